@@ -1,0 +1,54 @@
+# Needs make (GNU 3.81 or later) and Python 3.11 or later; everything else goes into $(VENV).
+PYTHON = python3
+VENV = .venv
+NB =
+
+IN_VENV = $(VENV)/bin/python
+STAMP = $(VENV)/.set-up
+
+.PHONY: help setup lab run test notebooks bench offline
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@echo
+	@echo "  NB=01_vit chooses one notebook for run and notebooks; PYTHON=python3.12 and VENV=folder"
+	@echo "  choose the interpreter and the folder of the installation."
+
+setup: $(STAMP) ## install everything into .venv (every other target does this first)
+	@echo "Set up in $(VENV)."
+
+$(STAMP): requirements.txt pyproject.toml
+	@rm -f $@
+	@$(PYTHON) -c "" >/dev/null 2>&1 || { \
+	  echo "There is no $(PYTHON) here: install Python 3.11 or later, or name one (make setup PYTHON=python3.12)." >&2; exit 1; }
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || { \
+	  echo "$(PYTHON) is older than 3.11: install Python 3.11 or later, or name one (make setup PYTHON=python3.12)." >&2; exit 1; }
+	@$(PYTHON) -c "import venv, ensurepip" >/dev/null 2>&1 || { \
+	  echo "$(PYTHON) cannot make virtual environments: install its venv package (Debian, Ubuntu: apt install python3-venv)." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(IN_VENV) -m pip install --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+lab: $(STAMP) ## open the course in JupyterLab
+	$(IN_VENV) -m jupyterlab notebooks/00_start_here.ipynb
+
+run: $(STAMP) ## execute every notebook into build/run/, without a browser, and show the verdicts
+	@$(IN_VENV) tools/execute.py run $(NB)
+
+test: $(STAMP) ## lint, unit tests, and a strict run of every notebook
+	$(IN_VENV) -m ruff check
+	$(IN_VENV) -m ruff format --check
+	$(IN_VENV) -m pytest --durations=10 tests
+	$(IN_VENV) -m pytest --durations=10 --nbval notebooks
+
+offline: $(STAMP) ## the same as test, with the network cut (Linux)
+	@unshare -rn true 2>/dev/null && command -v ip >/dev/null || { \
+	  echo "Cutting the network needs Linux with unshare and ip (util-linux, iproute2), and the right to use them; make test guards its connections without them." >&2; exit 1; }
+	unshare -rn sh -c 'ip link set lo up && exec "$$@"' cut $(MAKE) test
+
+notebooks: $(STAMP) ## execute the notebooks in place, as they are committed
+	@$(IN_VENV) tools/execute.py commit $(NB)
+
+bench: $(STAMP) ## compare with other libraries, in benchmarks/
+	@for script in benchmarks/*.py; do \
+	  echo "== $$script"; $(IN_VENV) "$$script" || exit 1; done

@@ -1,0 +1,132 @@
+"""Files that are either whole or absent, whatever is killed and however many processes write.
+
+A file is written under a temporary name in its own folder and renamed when it is complete. What a
+killed process leaves under a temporary name is never read, and the next `cached` call removes it.
+"""
+
+import contextlib
+import os
+import platform
+import re
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+Arrays = dict[str, np.ndarray]
+
+HOST = re.sub(r"[^A-Za-z0-9-]", "-", platform.node()) or "unknown"
+SECONDS_A_DAY = 86_400
+
+
+def cache_folder() -> Path:
+    """`MINI_CACHE`, or `data/` beside the package; it need not exist yet."""
+    beside_package = Path(__file__).resolve().parent.parent / "data"
+    return Path(os.environ.get("MINI_CACHE") or beside_package).expanduser().absolute()
+
+
+def write_atomically(path: str | Path, write: Callable[[BinaryIO], None]) -> None:
+    """Let `write(file)` fill a new file, then rename it to `path`: readers see all or nothing.
+
+    The folder is created where needed, and the temporary file is removed on any failure.
+    Raises ValueError, naming the folder, when it cannot be written.
+    """
+    path = Path(path)
+    temporary = _temporary(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("xb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise _unwritable(path.parent, error) from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def temporary_folder(parent: Path) -> Iterator[Path]:
+    """A new folder inside `parent`, removed in any case. Raises as `write_atomically` does."""
+    folder = _temporary(parent / "folder")
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise _unwritable(parent, error) from None
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def cached(path: Path, build: Callable[[], Arrays], is_valid: Callable[[Arrays], bool]) -> Arrays:
+    """The arrays stored at `path` (.npz), or, if it is missing or damaged, `build()`, then stored.
+
+    Raises ValueError when they must be stored and the folder cannot be written.
+    """
+    remove_stale(path.parent)
+    with contextlib.suppress(Exception):  # damaged bytes raise almost any, and the cure is one
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = dict(stored)
+        if is_valid(arrays):
+            return arrays
+    with temporary_folder(path.parent):  # not after minutes of work: is the folder writable?
+        pass
+    arrays = build()
+    write_atomically(path, lambda file: np.savez(file, **arrays))
+    return arrays
+
+
+def is_dataset(arrays: Arrays) -> bool:
+    """Are these a data set's images, labels and classes, of the right shapes and types?"""
+    names = {f"{part}_{what}" for part in ("train", "test") for what in ("images", "labels")}
+    if set(arrays) != names | {"classes"}:
+        return False
+    pairs = [(arrays[f"{part}_images"], arrays[f"{part}_labels"]) for part in ("train", "test")]
+    return all(
+        images.dtype == np.uint8
+        and images.shape == (len(labels), 3, 32, 32)
+        and labels.dtype == np.int64
+        and labels.shape == (len(labels),)
+        for images, labels in pairs
+    )
+
+
+def remove_stale(folder: Path) -> None:
+    """Remove what runs that no longer live left in `folder` under a temporary name."""
+    for path in folder.glob(".*.tmp"):
+        with contextlib.suppress(OSError, ValueError):  # gone already, or not named by us
+            *_, host, pid, _token, _tmp = path.name.split(".")
+            pid = int(pid)
+            is_old = time.time() - path.stat().st_mtime > SECONDS_A_DAY
+            if is_old or (host == HOST and not _is_running(pid)):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{HOST}.{os.getpid()}.{uuid.uuid4().hex}.tmp")
+
+
+def _is_running(pid: int) -> bool:
+    if os.name != "posix":  # on Windows, os.kill(pid, 0) would interrupt the process
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _unwritable(folder: Path, error: OSError) -> ValueError:
+    return ValueError(
+        f"The folder {folder} cannot be written ({error.strerror or error}): make it writable, "
+        "or set MINI_CACHE to a folder that is."
+    )

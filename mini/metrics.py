@@ -1,0 +1,30 @@
+"""What the notebooks measure of a classifier, on logits `[N, K]` and integer labels `[N]`."""
+
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torchmetrics.functional.classification import multiclass_accuracy, multiclass_calibration_error
+
+
+def accuracy(logits: Tensor, labels: Tensor) -> float:
+    """Share of rows whose largest logit is the label's, in [0, 1]."""
+    return float(multiclass_accuracy(logits, labels, logits.shape[1], average="micro"))
+
+
+def nll(logits: Tensor, labels: Tensor) -> float:
+    """Mean negative log-likelihood of the labels, in nats."""
+    return float(cross_entropy(logits, labels))
+
+
+def calibration_error(logits: Tensor, labels: Tensor, *, bins: int = 15) -> float:
+    """Expected calibration error, `bins` equal-width bins, in [0, 1] (Guo et al. 2017, eq. 5)."""
+    probabilities = logits.softmax(dim=1)
+    return float(multiclass_calibration_error(probabilities, labels, logits.shape[1], n_bins=bins))
+
+
+def summary(logits: Tensor, labels: Tensor) -> dict[str, float]:
+    """All three: `accuracy`, `nll`, `calibration_error`."""
+    return {
+        "accuracy": accuracy(logits, labels),
+        "nll": nll(logits, labels),
+        "calibration_error": calibration_error(logits, labels),
+    }

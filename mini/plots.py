@@ -1,0 +1,109 @@
+"""One look for every figure: the same colour, line and marker for the same role, labels on the lines.
+
+Roles differ in colour, in dash and in marker, so that a figure survives a grey printer and a projector.
+"""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+from torchvision.utils import make_grid
+
+ROLES = {
+    "baseline": {"color": "#6b6b6b", "linestyle": "--", "marker": "o"},
+    "method": {"color": "#1f5fa8", "linestyle": "-", "marker": "s"},
+    "control": {"color": "#d9730d", "linestyle": ":", "marker": "^"},
+    "variant": {"color": "#5aa9d6", "linestyle": "-.", "marker": "D"},
+}
+STYLE = {
+    "figure.dpi": 100,
+    "savefig.dpi": 100,
+    "figure.constrained_layout.use": True,
+    "font.size": 12,
+    "axes.titlesize": 13,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e4e4e4",
+    "lines.linewidth": 2.2,
+    "lines.markersize": 6,
+    "image.cmap": "viridis",
+    "legend.frameon": False,
+}
+
+
+def use_style() -> None:
+    """Set the course's matplotlib style for this process."""
+    plt.rcParams.update(STYLE)
+
+
+def figure(columns: int = 1, rows: int = 1, *, height: float = 3.6) -> tuple[Figure, np.ndarray]:
+    """A figure 11 inches wide (a slide's width) and an array `[rows, columns]` of axes, flattened.
+
+    `height` is that of one row, in inches.
+    """
+    fig, axes = plt.subplots(rows, columns, figsize=(11, height * rows), squeeze=False)
+    return fig, axes.ravel()
+
+
+def curve(
+    ax: Axes,
+    x: Sequence[float],
+    values: np.ndarray,
+    role: str,
+    label: str,
+    *,
+    label_offset: float = 0.0,
+) -> np.ndarray:
+    """Draw the mean over seeds of `values` `[seeds, len(x)]`, the range of the seeds as a band.
+
+    The label stands at the end of the line, moved up by `label_offset` points. Returns the mean.
+    """
+    values = np.asarray(values)
+    mean = values.mean(axis=0)
+    look = ROLES[role]
+    ax.plot(x, mean, **look)
+    ax.fill_between(x, values.min(axis=0), values.max(axis=0), color=look["color"], alpha=0.18, lw=0)
+    ax.annotate(
+        label,
+        (x[-1], mean[-1]),
+        xytext=(8, label_offset),
+        textcoords="offset points",
+        color=look["color"],
+        va="center",
+        annotation_clip=False,
+    )
+    return mean
+
+
+def dots(ax: Axes, groups: dict[str, tuple[Sequence[float], str]], *, unit: str = "") -> None:
+    """One row per group of `{label: (values, role)}`: a dot a seed, a bar at the mean, its number."""
+    for row, (values, role) in enumerate(groups.values()):
+        look = ROLES[role]
+        mean = float(np.mean(values))
+        ax.plot(values, [row] * len(values), look["marker"], color=look["color"], alpha=0.55)
+        ax.plot([mean, mean], [row - 0.3, row + 0.3], color=look["color"])
+        text = f"{mean:.3f}{unit}"
+        ax.annotate(text, (mean, row - 0.34), ha="center", va="bottom", color=look["color"])
+    ax.set_yticks(range(len(groups)), list(groups))
+    ax.set_ylim(len(groups) - 0.5, -0.75)
+    ax.grid(axis="y", visible=False)
+
+
+def show_images(ax: Axes, images: Tensor, *, columns: int, gap: int = 2) -> None:
+    """Show `[N, 3, H, W]` (uint8, or float in [0, 1]) as one mosaic on white, row by row."""
+    white = 1.0 if images.is_floating_point() else 255
+    mosaic = make_grid(images.cpu(), nrow=columns, padding=gap, pad_value=white)
+    ax.imshow(mosaic.permute(1, 2, 0), interpolation="nearest")
+    ax.set_axis_off()
+
+
+def show_tiles(ax: Axes, tiles: Tensor, *, columns: int) -> None:
+    """Show `[N, h, w]` similarities, -1 (dark) to 1 (bright), as a mosaic of N small maps."""
+    mosaic = make_grid(tiles[:, None].cpu(), nrow=columns, padding=1, pad_value=float("nan"))
+    ax.imshow(mosaic[0], interpolation="nearest", vmin=-1, vmax=1)
+    ax.set_axis_off()

@@ -1,0 +1,209 @@
+"""Execute notebooks without a browser.
+
+python tools/execute.py run [NAME ...]      into build/run/, with the reader's own settings
+python tools/execute.py commit [NAME ...]   in place, from `quick` on `digits`, normalised
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+# jsonschema does without it; its grammar takes a second or more to build at every start.
+sys.modules["rfc3987_syntax"] = None
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from nbformat import NotebookNode
+
+from mini.files import write_atomically
+from tools.environment import NOTEBOOKS, RESULTS, ROOT, pin, prepare_kernels
+from tools.normalise import agrees, moved, normalise, state_seconds, stated_seconds
+
+VERDICTS = ("exact", "reproduced", "inconclusive", "contradicted")
+# What a second run on the same machine may change without having found anything new.
+PASSING_KEYS = ("seconds", "date", "machine", "versions")
+
+
+@dataclass
+class Outcome:
+    """One executed notebook: its seconds, its JSON if it wrote one, and its error if it failed."""
+
+    name: str
+    node: NotebookNode
+    seconds: float
+    error: str | None = None
+    result_path: Path | None = None
+    result: dict = field(default_factory=dict)
+
+
+def chosen(names: list[str]) -> list[Path]:
+    """The notebooks called `names`, or all; ValueError names those that exist."""
+    paths = {path.stem: path for path in sorted(NOTEBOOKS.glob("*.ipynb"))}
+    wanted = [Path(name).name.removesuffix(".ipynb") for name in names] or list(paths)
+    for name in wanted:
+        if name not in paths:
+            known = ", ".join(paths) or "none yet"
+            raise ValueError(f"There is no notebook called {name!r}; there are: {known}.")
+    return [paths[name] for name in wanted]
+
+
+def write_notebook(node: NotebookNode, path: Path) -> None:
+    """Write `node` so that the file is either the old one or the new one, never half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = nbformat.writes(node, version=4).rstrip("\n") + "\n"
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def execute(path: Path, label: str) -> Outcome:
+    """Run every cell of one notebook in a fresh kernel, in the notebook's own folder."""
+    node = nbformat.read(path, as_version=4)
+    at = {"cell": 0}
+    live = sys.stdout.isatty()
+
+    def on_cell_start(cell: NotebookNode, cell_index: int) -> None:
+        if cell_index == 0:
+            # nbclient would answer Ctrl-C with its own tracebacks; let Python stop this script.
+            with contextlib.suppress(NotImplementedError):
+                asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)
+        at["cell"] = cell_index
+        if live:
+            print(f"\r{label}: cell {cell_index + 1} of {len(node.cells)} ", end="", flush=True)
+
+    client = NotebookClient(
+        node,
+        timeout=None,
+        kernel_name="python3",
+        record_timing=False,
+        store_widget_state=False,
+        coalesce_streams=True,
+        # What the kernel logs would stand between the lines of progress.
+        extra_arguments=["--log-level=50"],
+        resources={"metadata": {"path": str(path.parent)}},
+        on_cell_start=on_cell_start,
+    )
+    print(f"{label}: started", end="" if live else "\n", flush=True)
+    started, error = time.time(), None
+    try:
+        client.execute()
+    except CellExecutionError as failure:
+        error = f"{failure.ename}: {failure.evalue}"
+    except (DeadKernelError, CellTimeoutError):
+        error = "the kernel died (out of memory, or stopped from outside)"
+    seconds = time.time() - started
+    if error is not None:
+        lines = node.cells[at["cell"]].source.strip().splitlines() or [""]
+        error = f"cell {at['cell'] + 1} ({lines[0]}): {error}"
+    outcome = Outcome(path.stem, node, seconds, error)
+    outcome.result_path, outcome.result = newest_result(path.stem, since=started)
+    state = "FAILED" if error else "done"
+    print(f"{chr(13) * live}{label}: {state} in {seconds:.0f} s{' ' * 12 * live}", flush=True)
+    return outcome
+
+
+def newest_result(name: str, since: float) -> tuple[Path | None, dict]:
+    """The JSON that the run of notebook `name` wrote after `since` (seconds since the epoch)."""
+    folders = [ROOT / "build" / "results", RESULTS]
+    if "MINI_RESULTS" in os.environ:
+        folders = [ROOT / os.environ["MINI_RESULTS"]]
+    written = [
+        path
+        for folder in folders
+        for path in folder.glob(f"{name}-*.json")
+        # A second of leeway: some file systems store whole seconds.
+        if path.stat().st_mtime >= since - 1
+    ]
+    if not written:
+        return None, {}
+    path = max(written, key=lambda path: path.stat().st_mtime)
+    return path, json.loads(path.read_text(encoding="utf-8"))
+
+
+def table(outcomes: list[Outcome]) -> str:
+    """Time and verdict counts, one line a notebook."""
+    width = max(len("notebook"), *(len(outcome.name) for outcome in outcomes))
+    lines = [f"{'notebook':{width}}  {'seconds':>7}  " + "  ".join(VERDICTS)]
+    for outcome in outcomes:
+        counts = Counter(claim["verdict"] for claim in outcome.result.get("claims", []))
+        cells = "  ".join(f"{counts[name] if counts else '-':>{len(name)}}" for name in VERDICTS)
+        state = "  FAILED" if outcome.error else ""
+        lines.append(f"{outcome.name:{width}}  {outcome.seconds:7.0f}  {cells}{state}")
+    return "\n".join(lines)
+
+
+def adopt(outcome: Outcome) -> None:
+    """Put a successful run in the place of the committed notebook and its committed JSON.
+
+    What has not changed is left alone, running times included as long as they are close, so that
+    a second run gives no diff.
+    """
+    seconds = outcome.seconds
+    if outcome.result_path is not None:
+        committed = RESULTS / outcome.result_path.name
+        before = json.loads(committed.read_text(encoding="utf-8")) if committed.exists() else {}
+        seconds = outcome.result["seconds"]
+        found = {key: outcome.result[key] for key in outcome.result if key not in PASSING_KEYS}
+        found_before = {key: before[key] for key in before if key not in PASSING_KEYS}
+        if found != found_before or moved(before.get("seconds"), seconds):
+            content = outcome.result_path.read_bytes()
+            committed.parent.mkdir(exist_ok=True)
+            write_atomically(committed, lambda file: file.write(content))
+        else:
+            seconds = before["seconds"]
+        stale = not agrees(stated_seconds(outcome.node), seconds)
+    else:
+        stale = moved(stated_seconds(outcome.node), seconds)
+    if stale:
+        state_seconds(outcome.node, seconds)
+    write_notebook(normalise(outcome.node), NOTEBOOKS / f"{outcome.name}.ipynb")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Execute the notebooks named on the command line; 0 if all went well, else 1 or 2."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("job", choices=("run", "commit"))
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    options = parser.parse_args(arguments)
+    try:
+        paths = chosen(options.names)
+    except ValueError as problem:
+        print(problem, file=sys.stderr)
+        return 2
+    build = ROOT / "build" / options.job
+    if options.job == "commit":
+        pin(results=build / "results")
+        # The opening notebook shows the others' results, so it comes last.
+        paths.sort(key=lambda path: (path.stem.startswith("00"), path.stem))
+    else:
+        prepare_kernels()
+
+    outcomes = []
+    for number, path in enumerate(paths, start=1):
+        outcome = execute(path, f"[{number}/{len(paths)}] {path.stem}")
+        outcomes.append(outcome)
+        write_notebook(outcome.node, build / path.name)
+        if options.job == "commit" and outcome.error is None:
+            adopt(outcome)
+    failed = [outcome for outcome in outcomes if outcome.error]
+    if outcomes:
+        print(f"\n{table(outcomes)}")
+    for outcome in failed:
+        where = (build / outcome.name).relative_to(ROOT)
+        print(f"\n{outcome.name} failed in {outcome.error}\n  as far as it got: {where}.ipynb")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("Stopped.")
