@@ -5,7 +5,7 @@ paired differences where there is a baseline. With no effect, "reproduced" comes
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 
 import numpy as np
 from scipy import stats
@@ -59,6 +59,13 @@ class Judgement:
         """Flat, JSON-ready: the claim's fields, then `verdict`, `mean`, `low`, `high`, `n`, `values`."""
         numbers = asdict(self)
         return numbers.pop("claim") | numbers | {"n": self.n}
+
+    @classmethod
+    def from_dict(cls, row: dict) -> "Judgement":
+        """The inverse of `as_dict`."""
+        claim = Claim(**{field.name: row[field.name] for field in fields(Claim)})
+        numbers = {name: row[name] for name in ("verdict", "mean", "low", "high")}
+        return cls(claim, **numbers, values=tuple(row["values"]))
 
 
 def judge(
@@ -128,7 +135,9 @@ def table(judgements: Sequence[Judgement]) -> str:
         if c.kind == "exact":
             here = f"largest error {j.mean:.1e}, allowed {c.margin:.0e}"
         else:
-            side = {"greater": "above", "less": "below", "equivalent": f"within {c.margin} of"}[c.kind]
+            side = {"greater": "above", "less": "below", "equivalent": f"within {c.margin} of"}[
+                c.kind
+            ]
             here = (
                 f"{j.mean:+.3f} [{j.low:+.3f}, {j.high:+.3f}], n = {j.n}<br>"
                 f"({c.measure}; claimed: {side} {c.line:g})"

@@ -1,10 +1,10 @@
 """What every notebook does first and last: settings, seeds side by side, claims judged, results kept.
 
-    run = notebook.start("08_sam", paper="SAM", quick={...}, full={...})
-    run.announce(Claim(...), ...)                 # before anything is measured
-    results = run.experiment(train_one, arms)     # every arm, every seed
-    run.judge("C1", results["sam"]["accuracy"], results["sgd"]["accuracy"])
-    run.finish()
+run = notebook.start("08_sam", paper="SAM", quick={...}, full={...})
+run.announce(Claim(...), ...)                 # before anything is measured
+results = run.experiment(train_one, arms)     # every arm, every seed
+run.judge("C1", results["sam"]["accuracy"], results["sgd"]["accuracy"])
+run.finish()
 """
 
 import hashlib
@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -38,19 +39,21 @@ def start(name: str, *, paper: str, quick: dict, full: dict) -> "Run":
     `quick` and `full` hold the same keys, one column of numbers for each scale; both need `seeds`,
     and `n_train`, `n_test` if the data is to be cut. Raises ValueError for a setting that is unknown.
     """
-    scale = os.environ.get("MINI_SCALE", "quick")
+    scale = os.environ.get("MINI_SCALE") or "quick"
     columns = {"quick": quick, "full": full}
     if scale not in columns:
         raise ValueError(f"MINI_SCALE={scale!r}: expected 'quick' or 'full'.")
     if set(quick) != set(full) or "seeds" not in quick:
         raise ValueError("quick and full must have the same keys, and 'seeds' among them.")
     config = dict(columns[scale])
-    seeds = os.environ.get("MINI_SEEDS", str(config.pop("seeds")))
+    seeds = os.environ.get("MINI_SEEDS") or str(config["seeds"])
     if not seeds.isdecimal() or int(seeds) < 2:
         raise ValueError(f"MINI_SEEDS={seeds!r}: expected a number of at least 2.")
+    seeds = int(seeds)
+    label = scale if seeds == config.pop("seeds") else f"{scale}-{seeds}seeds"
     plots.use_style()
     dataset = data.load(n_train=config.get("n_train"), n_test=config.get("n_test"))
-    run = Run(name, paper, scale, int(seeds), SimpleNamespace(**config), dataset, device())
+    run = Run(name, paper, scale, label, seeds, SimpleNamespace(**config), dataset, device())
     print(
         f"{dataset.title}: {len(dataset.train.labels):,} training and {len(dataset.test.labels):,}"
         f" test images; scale {scale}, {seeds} seeds, on {run.device} with {run.workers} at a time"
@@ -62,8 +65,9 @@ def device() -> torch.device:
     """MINI_DEVICE, else CUDA, else Apple's MPS, else the CPU; ValueError if it cannot be had."""
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     name = os.environ.get("MINI_DEVICE") or ("cuda" if cuda else "mps" if mps else "cpu")
-    available = ["cpu"] + ["cuda"] * cuda + ["mps"] * mps
-    if name.split(":")[0] not in available:
+    numbered = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    available = ["cpu"] + ["cuda", *numbered] * cuda + ["mps"] * mps
+    if name not in available:
         raise ValueError(f"MINI_DEVICE={name!r} is not here: use one of {', '.join(available)}.")
     return torch.device(name)
 
@@ -82,12 +86,14 @@ class Run:
         name: str,
         paper: str,
         scale: str,
+        label: str,
         seeds: int,
         config: SimpleNamespace,
         dataset: data.Dataset,
         device: torch.device,
     ):
-        self.name, self.paper, self.scale, self.config = name, paper, scale, config
+        self.name, self.paper, self.config = name, paper, config
+        self.scale, self.label = scale, label  # the label tells of another number of seeds
         self.data, self.device, self.seeds = dataset, device, range(seeds)
         self.workers = joblib.cpu_count() if device.type == "cpu" else 1
         self.claims: dict[str, claims.Claim] = {}
@@ -99,6 +105,8 @@ class Run:
         for claim in new:
             if claim.id in self.judgements:
                 raise ValueError(f"{claim.id} is judged already: a claim comes before its run.")
+            if self.claims.get(claim.id, claim) != claim:
+                raise ValueError(f"{claim.id} is announced already: give each claim its own id.")
             self.claims[claim.id] = claim
             print(f"{claim.id:4} {claim.text}")
 
@@ -107,22 +115,27 @@ class Run:
 
         `function` returns numbers or arrays. On a CPU the calls run in separate processes with one
         thread each, which is faster than threads and gives the same numbers for any count of cores.
-        At full scale each call's result is kept in build/progress/ until code or settings change,
-        so that a killed run resumes.
+        At full scale each call's result is kept in build/progress/ until the function, `mini` or a
+        setting changes, so that a killed run resumes. Raises ValueError if there is no source of
+        the function to tell such a change by.
         """
-        kept = None
+        kept, fingerprint = None, ""
         if self.scale == "full":
             kept = ROOT / "build" / "progress" / f"{self.name}-{self.data.name}"
+            fingerprint = self._fingerprint(function)
         calls = [
-            joblib.delayed(_call)(function, seed, arm, options, kept, self._fingerprint(function))
+            joblib.delayed(_call)(function, seed, arm, options, kept, fingerprint)
             for seed in self.seeds
             for arm, options in arms.items()
         ]
         parallel = joblib.Parallel(min(self.workers, len(calls)), return_as="generator")
         done = {arm: [] for arm in arms}
-        for arm, seconds, row in tqdm(parallel(calls), total=len(calls), unit="run"):
-            done[arm].append(row)
-            self._saved_seconds += seconds / self.workers
+        with warnings.catch_warnings():
+            # joblib replaces a worker whose memory has grown; no call is lost.
+            warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
+            for arm, seconds, row in tqdm(parallel(calls), total=len(calls), unit="run"):
+                done[arm].append(row)
+                self._saved_seconds += seconds / self.workers
         return {
             arm: {key: np.stack([row[key] for row in rows]) for key in rows[0]}
             for arm, rows in done.items()
@@ -130,9 +143,14 @@ class Run:
 
     def _fingerprint(self, function: Callable) -> str:
         """Changes with the function's source, the settings, the data and everything in `mini`."""
-        parts = [inspect.getsource(function), repr(sorted(vars(self.config).items()))]
+        try:
+            parts = [inspect.getsource(function), repr(sorted(vars(self.config).items()))]
+        except (OSError, TypeError):
+            raise ValueError(
+                f"The source of {function!r} cannot be read: define it with def in a cell or file."
+            ) from None
         parts += [self.data.name, str(self.data.train.images.shape), str(self.data.mean.tolist())]
-        parts += [path.read_text() for path in sorted((ROOT / "mini").glob("*.py"))]
+        parts += [path.read_text("utf-8") for path in sorted((ROOT / "mini").glob("*.py"))]
         return "".join(parts)
 
     def judge(
@@ -171,8 +189,8 @@ class Run:
             raise ValueError(f"Announced but never judged: {', '.join(sorted(missing))}.")
         seconds = time.perf_counter() - self._started + self._saved_seconds
         folder = "results" if self.scale == "full" else "build/results"
-        path = ROOT / os.environ.get("MINI_RESULTS", folder)
-        path = path / f"{self.name}-{self.data.name}-{self.scale}.json"
+        path = ROOT / (os.environ.get("MINI_RESULTS") or folder)
+        path = path / f"{self.name}-{self.data.name}-{self.label}.json"
         record = {
             "notebook": self.name,
             "paper": self.paper,
@@ -192,9 +210,22 @@ class Run:
             | {name: version(name) for name in ("torch", "torchvision", "numpy", "scipy")},
             "claims": [judgement.as_dict() for judgement in self.judgements.values()],
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, lambda file: file.write(json.dumps(record, indent=1).encode()))
         print(f"{seconds:.0f} s; {path.name} written to {path.parent.name}/")
+
+
+def recorded(name: str, dataset: str, scale: str) -> Markdown:
+    """The judged table of an earlier run, as `results/` holds it, with its machine and date."""
+    path = ROOT / "results" / f"{name}-{dataset}-{scale}.json"
+    if not path.exists():
+        return Markdown(f"No run of {name} on {dataset} at scale {scale} is recorded yet.")
+    record = json.loads(path.read_text())
+    judged = [claims.Judgement.from_dict(row) for row in record["claims"]]
+    return Markdown(
+        f"{record['dataset_title']}, {len(record['seeds'])} seeds, {record['seconds'] / 60:.0f}"
+        f" minutes on {record['machine']['cores']} cores ({record['machine']['device']}),"
+        f" {record['date']}\n\n" + claims.table([j for j in judged if j.claim.kind != "exact"])
+    )
 
 
 def processor() -> str:
@@ -220,14 +251,15 @@ def _call(
         if kept.exists():
             with np.load(kept, allow_pickle=False) as stored:
                 row = dict(stored)
-            return arm, float(row.pop("seconds")), row
+            return arm, float(row.pop("seconds spent")), row
     start = time.perf_counter()
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    row = {key: np.asarray(value) for key, value in function(seed, **options).items()}
-    torch.set_num_threads(threads)
+    try:
+        torch.set_num_threads(1)
+        row = {key: np.asarray(value) for key, value in function(seed, **options).items()}
+    finally:
+        torch.set_num_threads(threads)
     if kept:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        seconds = time.perf_counter() - start
-        write_atomically(kept, lambda file: np.savez(file, seconds=seconds, **row))
+        spent = {"seconds spent": time.perf_counter() - start}
+        write_atomically(kept, lambda file: np.savez(file, **spent, **row))
     return arm, 0.0, row

@@ -67,7 +67,9 @@ def curve(
     mean = values.mean(axis=0)
     look = ROLES[role]
     ax.plot(x, mean, **look)
-    ax.fill_between(x, values.min(axis=0), values.max(axis=0), color=look["color"], alpha=0.18, lw=0)
+    ax.fill_between(
+        x, values.min(axis=0), values.max(axis=0), color=look["color"], alpha=0.18, lw=0
+    )
     ax.annotate(
         label,
         (x[-1], mean[-1]),
@@ -86,9 +88,9 @@ def dots(ax: Axes, groups: dict[str, tuple[Sequence[float], str]], *, unit: str 
         look = ROLES[role]
         mean = float(np.mean(values))
         ax.plot(values, [row] * len(values), look["marker"], color=look["color"], alpha=0.55)
-        ax.plot([mean, mean], [row - 0.3, row + 0.3], color=look["color"])
+        ax.plot([mean, mean], [row - 0.22, row + 0.22], color=look["color"])
         text = f"{mean:.3f}{unit}"
-        ax.annotate(text, (mean, row - 0.34), ha="center", va="bottom", color=look["color"])
+        ax.annotate(text, (mean, row - 0.26), ha="center", va="bottom", color=look["color"])
     ax.set_yticks(range(len(groups)), list(groups))
     ax.set_ylim(len(groups) - 0.5, -0.75)
     ax.grid(axis="y", visible=False)
@@ -98,12 +100,12 @@ def show_images(ax: Axes, images: Tensor, *, columns: int, gap: int = 2) -> None
     """Show `[N, 3, H, W]` (uint8, or float in [0, 1]) as one mosaic on white, row by row."""
     white = 1.0 if images.is_floating_point() else 255
     mosaic = make_grid(images.cpu(), nrow=columns, padding=gap, pad_value=white)
-    ax.imshow(mosaic.permute(1, 2, 0), interpolation="nearest")
+    ax.imshow(mosaic.permute(1, 2, 0).numpy(), interpolation="nearest")
     ax.set_axis_off()
 
 
 def show_tiles(ax: Axes, tiles: Tensor, *, columns: int) -> None:
     """Show `[N, h, w]` similarities, -1 (dark) to 1 (bright), as a mosaic of N small maps."""
     mosaic = make_grid(tiles[:, None].cpu(), nrow=columns, padding=1, pad_value=float("nan"))
-    ax.imshow(mosaic[0], interpolation="nearest", vmin=-1, vmax=1)
+    ax.imshow(mosaic[0].numpy(), interpolation="nearest", vmin=-1, vmax=1)
     ax.set_axis_off()

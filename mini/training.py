@@ -21,6 +21,7 @@ from mini import metrics
 from mini.data import Batches, Dataset, Split
 
 History = list[dict[str, float]]
+ADAMW = partial(torch.optim.AdamW, fused=True)  # one kernel a step instead of one a parameter
 
 
 def fit(
@@ -30,7 +31,7 @@ def fit(
     epochs: int,
     lr: float,
     batch_size: int = 128,
-    optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW,
+    optimizer: Callable[..., torch.optim.Optimizer] = ADAMW,
     weight_decay: float = 0.05,
     warmup: float = 0.1,
     label_smoothing: float = 0.0,
@@ -70,7 +71,7 @@ def fit(
         std=data.std,
         pad=pad,
         mirror=data.mirror if mirror is None else mirror,
-        generator=generator or torch.default_generator,
+        generator=generator,
         device=device,
     )
     if loss is None:

@@ -24,7 +24,9 @@ def patchify(images: Tensor, patch_size: int) -> Tensor:
     b, c, h, w = images.shape
     p = patch_size
     if p < 1 or h % p or w % p:
-        raise ValueError(f"patch_size={p} does not divide an image of {h}x{w}: choose one that does.")
+        raise ValueError(
+            f"patch_size={p} does not divide an image of {h}x{w}: choose one that does."
+        )
     x = images.reshape(b, c, h // p, p, w // p, p)  # [B, C, H/P, P, W/P, P]
     x = x.permute(0, 2, 4, 1, 3, 5)  # [B, H/P, W/P, C, P, P]
     return x.reshape(b, (h // p) * (w // p), c * p * p)  # [B, N, C*P*P]
@@ -75,8 +77,12 @@ class Attention(nn.Module):
         return (q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])).softmax(dim=-1)
 
     def forward(self, z: Tensor) -> Tensor:
-        heads = scaled_dot_product_attention(*self.project(z))  # A v, [B, heads, T, D/heads] (eq. 7)
-        return self.out(heads.transpose(1, 2).flatten(2))  # concatenate the heads, then U_msa (eq. 8)
+        heads = scaled_dot_product_attention(
+            *self.project(z)
+        )  # A v, [B, heads, T, D/heads] (eq. 7)
+        return self.out(
+            heads.transpose(1, 2).flatten(2)
+        )  # concatenate the heads, then U_msa (eq. 8)
 
 
 class Block(nn.Module):
@@ -97,8 +103,9 @@ class Block(nn.Module):
 class ViT(nn.Module):
     """`[B, 3, H, W] -> logits [B, K]`, from the class token after `depth` blocks (eq. 1-4).
 
-    `position` is `learned` (the paper's), `sincos` (fixed, two-dimensional) or `none`. Images of
-    another size than `image_size` get interpolated positions, so P must divide them.
+    `position` is `learned` (the paper's), `sincos` (fixed, two-dimensional) or `none`; learned ones
+    start with deviation `position_std`. Images of another size than `image_size` get interpolated
+    positions, so P must divide them.
     Raises ValueError for a size that P does not divide, or a `dim` that `heads` does not.
     """
 
@@ -112,6 +119,8 @@ class ViT(nn.Module):
         mlp_ratio: float = 4.0,
         num_classes: int = 10,
         position: str = "learned",
+        *,
+        position_std: float = 0.02,
     ):
         super().__init__()
         if image_size % patch_size:
@@ -126,7 +135,7 @@ class ViT(nn.Module):
         self.class_token = nn.Parameter(torch.zeros(1, 1, dim))  # x_class
         self.position = None  # E_pos, [N+1, D]
         if position == "learned":
-            self.position = nn.Parameter(0.02 * torch.randn(side**2 + 1, dim))
+            self.position = nn.Parameter(position_std * torch.randn(side**2 + 1, dim))
         elif position == "sincos":
             del self.position
             fixed = torch.cat([torch.zeros(1, dim), sincos_positions(side, side, dim)])

@@ -223,9 +223,9 @@ def test_initial_values_are_those_of_the_authors_code():
 
 def shuffled(x: torch.Tensor, order: torch.Tensor, patch_size: int = 4) -> torch.Tensor:
     """The image with its patches in another order."""
-    b, c, h, w = x.shape
+    height, width = x.shape[2:]
     columns = unfold(x, patch_size, stride=patch_size)[:, :, order]
-    return nn.functional.fold(columns, (h, w), patch_size, stride=patch_size)
+    return nn.functional.fold(columns, (height, width), patch_size, stride=patch_size)
 
 
 def test_without_positions_the_order_of_patches_does_not_matter():

@@ -1,0 +1,113 @@
+"""The scoreboard counts what the records say, and the README shows it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mini import scoreboard
+from test_data import complains
+from tools.scoreboard import BEGIN, END, README, filled
+
+TEXT = f"# Title\n\nbefore\n\n{BEGIN}\nold\n{END}\n\nafter\n"
+
+
+def record(verdicts: str = "", **changes) -> dict:
+    """A run's record, as far as the scoreboard reads it; one claim for each word of `verdicts`."""
+    return {
+        "notebook": "01_vit",
+        "dataset": "digits",
+        "dataset_title": "digits on photographs",
+        "scale": "quick",
+        "seeds": [0, 1, 2],
+        "seconds": 75.0,
+        "machine": {"processor": "One", "cores": 2, "device": "cpu"},
+        "claims": [{"id": f"C{i}", "verdict": word} for i, word in enumerate(verdicts.split())],
+    } | changes
+
+
+def write(folder: Path, name: str, **changes) -> None:
+    (folder / f"{name}.json").write_text(json.dumps(record(**changes)))
+
+
+def test_records_are_those_of_notebooks_in_order(tmp_path):
+    assert scoreboard.records(tmp_path) == []
+    assert scoreboard.records(tmp_path / "missing") == []
+    write(tmp_path, "02_dino-digits-quick", notebook="02_dino")
+    write(tmp_path, "01_vit-digits-quick", dataset="digits")
+    write(tmp_path, "01_vit-cifar10-full", dataset="cifar10", scale="full")
+    write(tmp_path, "01_vit-digits-quick-20seeds", seeds=list(range(20)))
+    (tmp_path / "times.json").write_text("[]")
+    (tmp_path / ".01_vit-digits-quick.json.host.1.2.tmp").write_text('{"half')
+    found = [
+        (run["notebook"], run["dataset"], run["scale"]) for run in scoreboard.records(tmp_path)
+    ]
+    assert found == [
+        ("01_vit", "cifar10", "full"),
+        ("01_vit", "digits", "quick"),
+        ("02_dino", "digits", "quick"),
+    ]
+
+
+def test_a_row_counts_verdicts_and_says_what_they_cost():
+    gpu = {"processor": "One", "cores": 16, "device": "cuda"}
+    runs = [
+        record("exact exact reproduced inconclusive"),
+        record("contradicted " * 12, dataset_title="CIFAR-10", machine=gpu, seconds=1799.0),
+    ]
+    head, rule, first, second = scoreboard.table(runs).splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in (first, second)]
+    names = [name.strip() for name in head.strip("|").split("|")]
+    assert [len(row) for row in cells] == [len(names)] * 2 == [rule.count("-")] * 2
+    one, other = (dict(zip(names, row, strict=True)) for row in cells)
+    assert one == {
+        "notebook": "[01_vit](notebooks/01_vit.ipynb)",
+        "data": "digits on photographs",
+        "scale": "quick",
+        "exact": "2",
+        "reproduced": "1",
+        "inconclusive": "1",
+        "contradicted": "–",
+        "seeds": "3",
+        "minutes": "1.2",
+        "on": "2 cores",
+    }
+    assert (other["contradicted"], other["exact"]) == ("12", "–")
+    assert (other["data"], other["minutes"], other["on"]) == ("CIFAR-10", "30.0", "cuda")
+
+
+def test_no_run_gives_an_empty_table():
+    assert len(scoreboard.table([]).splitlines()) == 2
+
+
+def test_filling_changes_what_is_between_the_markers_only():
+    once = filled(TEXT, "| new |\n|-|")
+    assert once == f"# Title\n\nbefore\n\n{BEGIN}\n| new |\n|-|\n{END}\n\nafter\n"
+    assert filled(once, "| new |\n|-|") == once
+    assert filled(once, "old") == TEXT
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "no markers",
+        TEXT.replace(BEGIN, ""),
+        TEXT.replace(END, ""),
+        TEXT + BEGIN,
+        TEXT + END,
+        TEXT + TEXT,
+        f"{END}\nold\n{BEGIN}\n",
+    ],
+)
+def test_markers_that_are_missing_doubled_or_swapped_are_refused(text):
+    with complains(BEGIN, END):
+        filled(text, "new")
+
+
+def test_the_readme_shows_what_the_results_say():
+    if not README.exists():
+        pytest.skip("there is no README.md yet")
+    text = README.read_text(encoding="utf-8")
+    assert text == filled(text, scoreboard.table(scoreboard.records())), (
+        "README.md is behind results/: run tools/scoreboard.py"
+    )
