@@ -1,7 +1,8 @@
 """Claims are data, written down before the run; `judge` decides what the run says about them.
 
-A verdict is read off a 95 % confidence interval of the mean over seeds (Student's t, from scipy), of
-paired differences where there is a baseline. With no effect, "reproduced" comes up in 2.5 % of all runs.
+A verdict is read off a 95 % confidence interval of the mean over seeds (Student's t, from scipy),
+of paired differences where there is a baseline. With no effect, "reproduced" comes up in 2.5 % of
+all runs.
 """
 
 from collections.abc import Sequence
@@ -18,10 +19,11 @@ KINDS = ("exact", "greater", "less", "equivalent")
 class Claim:
     """One sentence of a paper that a run can support or contradict.
 
-    `paper` names the table or figure and its number; `measure` says what is computed, in which unit.
-    `kind` is the claimed side: the measure is `greater` or `less` than `line`, or `equivalent`: within
-    `margin` of `line`; `exact` means that an error stays below `margin`, in every case that is tried.
-    `gated`: the verdict is compared strictly in tests, because many seeds showed that it is safe.
+    `paper` names the table or figure and its number; `measure` says what is computed, in which
+    unit. `kind` is the claimed side: the measure is `greater` or `less` than `line`, or
+    `equivalent`: within `margin` of `line`; `exact` means that an error stays below `margin`, in
+    every case that is tried. `gated`: the verdict is compared strictly in tests, because many
+    seeds showed that it is safe.
     """
 
     id: str
@@ -56,7 +58,7 @@ class Judgement:
         return len(self.values)
 
     def as_dict(self) -> dict:
-        """Flat, JSON-ready: the claim's fields, then `verdict`, `mean`, `low`, `high`, `n`, `values`."""
+        """Flat, JSON-ready: the claim's fields, then the judgement's own and `n`."""
         numbers = asdict(self)
         return numbers.pop("claim") | numbers | {"n": self.n}
 
@@ -74,9 +76,9 @@ def judge(
     """Judge `claim` by one value per seed in `ours`, less those of the same seeds in `baseline`.
 
     Reproduced: the whole interval lies on the claimed side of the line (or within the margin);
-    contradicted: it lies wholly on the other; inconclusive: it spans the line. An `exact` claim takes
-    errors, and the largest decides. Raises ValueError for fewer than two seeds (exact: one), unequal
-    lengths, or a value that is not a finite number.
+    contradicted: it lies wholly on the other; inconclusive: it spans the line. An `exact` claim
+    takes errors, and the largest decides. Raises ValueError for fewer than two seeds (exact: one),
+    unequal lengths, or a value that is not a finite number.
     """
     values = np.atleast_1d(np.asarray(ours, dtype=np.float64))
     if baseline is not None:

@@ -1,4 +1,4 @@
-"""What every notebook does first and last: settings, seeds side by side, claims judged, results kept.
+"""What every notebook does first and last: settings, seeds, claims judged, results kept.
 
 run = notebook.start("08_sam", paper="SAM", quick={...}, full={...})
 run.announce(Claim(...), ...)                 # before anything is measured
@@ -37,7 +37,8 @@ def start(name: str, *, paper: str, quick: dict, full: dict) -> "Run":
     """Read MINI_SCALE, MINI_DATA, MINI_SEEDS and MINI_DEVICE, load the data, and begin a run.
 
     `quick` and `full` hold the same keys, one column of numbers for each scale; both need `seeds`,
-    and `n_train`, `n_test` if the data is to be cut. Raises ValueError for a setting that is unknown.
+    and `n_train`, `n_test` if the data is to be cut. Raises ValueError for a setting that is
+    unknown.
     """
     scale = os.environ.get("MINI_SCALE") or "quick"
     columns = {"quick": quick, "full": full}
@@ -163,7 +164,7 @@ class Run:
         return self.judgements[id]
 
     def exact(self, id: str, *errors: float) -> None:
-        """Judge an exact claim by its errors, and stop with an AssertionError if one is too large."""
+        """Judge an exact claim by its errors; AssertionError if one is too large."""
         judgement = self.judge(id, errors)
         assert judgement.verdict == "exact", (
             f"{id}: error {judgement.mean:.3g} exceeds {judgement.claim.margin:g}"

@@ -1,6 +1,7 @@
-"""One look for every figure: the same colour, line and marker for the same role, labels on the lines.
+"""One look for every figure: a role has one colour, dash and marker; labels stand on the lines.
 
-Roles differ in colour, in dash and in marker, so that a figure survives a grey printer and a projector.
+Roles differ in colour, in dash and in marker, so that a figure survives a grey printer and a
+projector.
 """
 
 from collections.abc import Sequence
@@ -83,7 +84,7 @@ def curve(
 
 
 def dots(ax: Axes, groups: dict[str, tuple[Sequence[float], str]], *, unit: str = "") -> None:
-    """One row per group of `{label: (values, role)}`: a dot a seed, a bar at the mean, its number."""
+    """One row per group of `{label: (values, role)}`: a dot a seed, a bar at the mean."""
     for row, (values, role) in enumerate(groups.values()):
         look = ROLES[role]
         mean = float(np.mean(values))

@@ -18,7 +18,7 @@ def records(folder: Path = ROOT / "results") -> list[dict]:
 
 
 def table(runs: list[dict]) -> str:
-    """A Markdown table of `runs`, one a row: how many claims got which verdict, and at what cost."""
+    """A Markdown table of `runs`, one a row: the verdicts' counts, and what they cost."""
     lines = [
         f"| notebook | data | scale | {' | '.join(VERDICTS)} | seeds | minutes | on |",
         "|:-|:-|:-|" + "-:|" * len(VERDICTS) + "-:|-:|:-|",

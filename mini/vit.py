@@ -1,12 +1,13 @@
 """Vision Transformer: an image is a sequence of patches.
 
-Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021, arXiv:2010.11929. Read downwards, the
-file follows section 3.1 and appendix A: patches, positions, attention (eq. 5-8), one block (eq. 2, 3),
-the model (eq. 1, 4), and last what one looks at in a trained one (appendix D.7, D.8).
-Initial values follow the authors' JAX code (zero head, Xavier-uniform kernels, positions of standard
-deviation 0.02). Differences from it: exact GELU for the tanh approximation; no dropout; the weights of
-queries, keys and values lie in one matrix, which is faster and initialised as three; the patches are
-cut by a reshape and multiplied by a matrix, which is the same as a convolution of stride P (claim E1).
+Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021, arXiv:2010.11929. Read downwards,
+the file follows section 3.1 and appendix A: patches, positions, attention (eq. 5-8), one block
+(eq. 2, 3), the model (eq. 1, 4), and last what one looks at in a trained one (appendix D.7, D.8).
+Initial values follow the authors' JAX code (zero head, Xavier-uniform kernels, positions of
+standard deviation 0.02). Differences from it: exact GELU for the tanh approximation; no dropout;
+the weights of queries, keys and values lie in one matrix, which is faster and initialised as
+three; the patches are cut by a reshape and multiplied by a matrix, which is the same as a
+convolution of stride P (claim E1).
 """
 
 import math
@@ -17,7 +18,8 @@ from torch.nn.functional import interpolate, scaled_dot_product_attention
 
 
 def patchify(images: Tensor, patch_size: int) -> Tensor:
-    """Cut `[B, C, H, W]` into `[B, N, C*P*P]`: patches row by row, each in channel-row-column order.
+    """Cut `[B, C, H, W]` into `[B, N, C*P*P]`: patches row by row, each in channel-row-column
+    order.
 
     H and W may differ, N = (H/P) * (W/P). Raises ValueError unless P divides both (section 3.1).
     """
@@ -208,7 +210,8 @@ def attention_rollout(maps: Tensor) -> Tensor:
 
 
 def attention_distance(maps: Tensor, grid: tuple[int, int], patch_size: int) -> Tensor:
-    """Mean distance in pixels from a query patch to what it attends to: `[L, heads]` (appendix D.7).
+    """Mean distance in pixels from a query patch to what it attends to: `[L, heads]` (appendix
+    D.7).
 
     `maps` is `[L, B, heads, N+1, N+1]`; the class token is left out and each row renormalised.
     """
