@@ -6,7 +6,7 @@ NB =
 IN_VENV = $(VENV)/bin/python
 STAMP = $(VENV)/.set-up
 
-.PHONY: help setup lab run test notebooks bench offline
+.PHONY: help setup lab run test notebooks scoreboard bench offline
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -48,6 +48,9 @@ offline: $(STAMP) ## the same as test, with the network cut (Linux)
 
 notebooks: $(STAMP) ## execute the notebooks in place, as they are committed
 	@$(IN_VENV) tools/execute.py commit $(NB)
+
+scoreboard: $(STAMP) ## fill the table in the README from results/
+	@$(IN_VENV) tools/scoreboard.py
 
 bench: $(STAMP) ## compare with other libraries, in benchmarks/
 	@for script in benchmarks/*.py; do \

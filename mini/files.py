@@ -128,5 +128,5 @@ def _is_running(pid: int) -> bool:
 def _unwritable(folder: Path, error: OSError) -> ValueError:
     return ValueError(
         f"The folder {folder} cannot be written ({error.strerror or error}): make it writable, "
-        "or set MINI_CACHE to a folder that is."
+        "or choose another, by MINI_CACHE for data and MINI_RESULTS for verdicts."
     )

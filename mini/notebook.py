@@ -116,9 +116,9 @@ class Run:
 
         `function` returns numbers or arrays. On a CPU the calls run in separate processes with one
         thread each, which is faster than threads and gives the same numbers for any count of cores.
-        At full scale each call's result is kept in build/progress/ until the function, `mini` or a
-        setting changes, so that a killed run resumes. Raises ValueError if there is no source of
-        the function to tell such a change by.
+        At full scale each call's result is kept in build/progress/ until the function, what it
+        calls, or a setting changes, so that a killed run resumes. Raises ValueError if there is no
+        source of the function to tell such a change by.
         """
         kept, fingerprint = None, ""
         if self.scale == "full":
@@ -143,13 +143,8 @@ class Run:
         }
 
     def _fingerprint(self, function: Callable) -> str:
-        """Changes with the function's source, the settings, the data and everything in `mini`."""
-        try:
-            parts = [inspect.getsource(function), repr(sorted(vars(self.config).items()))]
-        except (OSError, TypeError):
-            raise ValueError(
-                f"The source of {function!r} cannot be read: define it with def in a cell or file."
-            ) from None
+        """Changes with the function, what it calls, the settings, the data and all of `mini`."""
+        parts = [*_sources(function).values(), repr(sorted(vars(self.config).items()))]
         parts += [self.data.name, str(self.data.train.images.shape), str(self.data.mean.tolist())]
         parts += [path.read_text("utf-8") for path in sorted((ROOT / "mini").glob("*.py"))]
         return "".join(parts)
@@ -235,6 +230,23 @@ def processor() -> str:
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
+
+
+def _sources(function: Callable, found: dict[str, str] | None = None) -> dict[str, str]:
+    """The source of `function` and of the functions beside it that it calls, by name."""
+    found = {} if found is None else found
+    try:
+        found[function.__qualname__] = inspect.getsource(function)
+        used = inspect.getclosurevars(function)
+    except (OSError, TypeError):
+        raise ValueError(
+            f"The source of {function!r} cannot be read: define it with def in a cell or file."
+        ) from None
+    for other in [*used.globals.values(), *used.nonlocals.values()]:
+        is_beside = inspect.isfunction(other) and other.__module__ == function.__module__
+        if is_beside and other.__qualname__ not in found:
+            _sources(other, found)
+    return found
 
 
 def _call(

@@ -51,6 +51,21 @@ def test_an_effect_on_the_other_side_is_contradicted_not_inconclusive():
     assert found.count("reproduced") == 0
 
 
+@pytest.mark.parametrize("kind", ["greater", "less"])
+@pytest.mark.parametrize("line", [-2.0, 0.0, 2.0])
+def test_verdicts_by_kind_and_line(kind, line):
+    claim = Claim("C", "", "", "", kind=kind, line=line)
+    side = 1 if kind == "greater" else -1
+    for shift, verdict in {
+        3.0: "reproduced",
+        0.5: "inconclusive",
+        -0.5: "inconclusive",
+        -3.0: "contradicted",
+    }.items():
+        around = line + side * shift + np.array([-1.0, 0.0, 1.0])  # the interval is +-2.48
+        assert claims.judge(claim, around).verdict == verdict
+
+
 def test_equivalence_at_its_margin_is_reproduced_in_at_most_one_run_of_forty():
     claim = Claim("C", "a = b", "", "", kind="equivalent", margin=1.0)
     assert share_reproduced(1.0, 5, claim) <= 0.03

@@ -3,8 +3,10 @@
 import contextlib
 import dataclasses
 import functools
+import importlib.util
 import io
 import json
+import linecache
 import os
 import signal
 import subprocess
@@ -308,12 +310,18 @@ def test_two_workers_give_the_numbers_of_one():
     here = os.getpid()
 
     def measure(seed: int, *, width: int) -> dict:
-        if here != os.getpid() and seed == 0 and width == 2:
-            time.sleep(0.3)  # the first call ends last
-        return train(seed, width=width) | {"process": os.getpid()}
+        if here != os.getpid() and (seed, width) == (0, 2):
+            while not another.exists():  # the first call does not end first
+                time.sleep(0.01)
+            time.sleep(0.3)
+        row = train(seed, width=width) | {"process": os.getpid()}
+        another.touch()
+        return row
 
-    with course():
+    with course() as root:
+        another = root / "another call has ended"
         alone = begin(workers=1).experiment(measure, ARMS)
+        another.unlink()
         together = begin(workers=2).experiment(measure, ARMS)
     for arm in ARMS:
         assert (alone[arm].pop("process") == here).all()
@@ -414,6 +422,27 @@ def test_what_a_result_depends_on_makes_a_new_call():
         assert is_new(lambda run: None)
         (root / "mini" / "model.py").write_text("width = 2")
         assert is_new(lambda run: None)
+
+
+def test_a_change_in_a_function_beside_it_makes_a_new_call(tmp_path):
+    """As in a notebook, whose experiment calls functions of other cells."""
+
+    def module(width: int) -> Callable[..., dict]:
+        path = tmp_path / "beside.py"
+        path.write_text(
+            f"def build():\n    return deeper() + 1\n\ndef deeper():\n    return {width}\n\n"
+            "def measure(seed):\n    return {'width': build()}\n"
+        )
+        linecache.checkcache()
+        spec = importlib.util.spec_from_file_location("beside", path)
+        beside = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(beside)
+        return beside.measure
+
+    with course(MINI_SCALE="full"):
+        same = begin()._fingerprint(module(2))
+        assert begin()._fingerprint(module(2)) == same
+        assert begin()._fingerprint(module(3)) != same
 
 
 def test_at_quick_scale_nothing_is_kept():

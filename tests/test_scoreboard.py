@@ -1,13 +1,16 @@
 """The scoreboard counts what the records say, and the README shows it."""
 
+import base64
 import json
 from pathlib import Path
 
+import nbformat
 import pytest
+from nbformat import v4
 
 from mini import scoreboard
 from test_data import complains
-from tools.scoreboard import BEGIN, END, README, filled
+from tools.scoreboard import BEGIN, END, README, filled, pictures
 
 TEXT = f"# Title\n\nbefore\n\n{BEGIN}\nold\n{END}\n\nafter\n"
 
@@ -102,6 +105,22 @@ def test_filling_changes_what_is_between_the_markers_only():
 def test_markers_that_are_missing_doubled_or_swapped_are_refused(text):
     with complains(BEGIN, END):
         filled(text, "new")
+
+
+def test_pictures_are_those_of_the_tagged_cells(tmp_path):
+    def cell(picture: bytes, *tags: str) -> nbformat.NotebookNode:
+        png = {"image/png": base64.b64encode(picture).decode(), "text/plain": "<Figure>"}
+        outputs = [
+            v4.new_output("stream", name="stdout", text="printed\n"),
+            v4.new_output("display_data", data=png),
+            v4.new_output("display_data", data={"text/plain": "2"}),
+        ]
+        return v4.new_code_cell("draw()", outputs=outputs, metadata={"tags": list(tags)})
+
+    cells = [v4.new_markdown_cell("# Title"), cell(b"one"), cell(b"two", "readme")]
+    path = tmp_path / "01_vit.ipynb"
+    nbformat.write(v4.new_notebook(cells=cells), path)
+    assert pictures(path) == [b"two"]
 
 
 def test_the_readme_shows_what_the_results_say():

@@ -190,6 +190,12 @@ def test_heads_do_not_change_the_count():
     assert count(small(heads=2)) == count(small(heads=6))
 
 
+def test_mlp_ratio_gives_the_hidden_width():
+    for ratio in (2.0, 2.5):
+        mlp = small(mlp_ratio=ratio).blocks[0].mlp
+        assert mlp[0].out_features == mlp[2].in_features == int(24 * ratio)
+
+
 # Initial values
 
 
@@ -321,6 +327,21 @@ def test_attention_distance_of_known_attention():
     cells = [(r, c) for r in range(3) for c in range(3)]
     mean = sum(math.dist(a, b) for a in cells for b in cells) / n**2 * patch
     assert vit.attention_distance(uniform, grid, patch).item() == pytest.approx(mean, rel=1e-5)
+
+
+def test_attention_distance_is_for_each_layer_and_head():
+    rows, columns, patch = 2, 3, 4
+    n = rows * columns
+    maps = torch.rand(2, 4, 3, n + 1, n + 1, generator=torch.manual_seed(0)).double()
+    found = vit.attention_distance(maps, (rows, columns), patch)
+    assert found.shape == (2, 3)
+    cells = [(r * patch, c * patch) for r in range(rows) for c in range(columns)]
+    apart = torch.tensor([[math.dist(a, b) for b in cells] for a in cells]).double()
+    for layer in range(2):
+        for head in range(3):
+            seen = maps[layer, :, head, 1:, 1:]
+            expected = (seen * apart).sum(-1) / seen.sum(-1)  # [B, N]
+            assert found[layer, head].item() == pytest.approx(expected.mean().item())
 
 
 # Bad input

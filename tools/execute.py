@@ -113,7 +113,7 @@ def execute(path: Path, label: str) -> Outcome:
 def newest_result(name: str, since: float) -> tuple[Path | None, dict]:
     """The JSON that the run of notebook `name` wrote after `since` (seconds since the epoch)."""
     folders = [ROOT / "build" / "results", RESULTS]
-    if "MINI_RESULTS" in os.environ:
+    if os.environ.get("MINI_RESULTS"):
         folders = [ROOT / os.environ["MINI_RESULTS"]]
     written = [
         path
