@@ -29,8 +29,11 @@ $(STAMP): requirements.txt pyproject.toml
 	$(IN_VENV) -m pip install --disable-pip-version-check -r requirements.txt
 	@touch $@
 
+# Jupyter refuses root unless told; in a container root is the usual user.
+AS_ROOT = $(shell test "$$(id -u)" = 0 && echo --allow-root)
+
 lab: $(STAMP) ## open the course in JupyterLab
-	$(IN_VENV) -m jupyterlab notebooks/00_start_here.ipynb
+	$(IN_VENV) -m jupyterlab $(AS_ROOT) notebooks/00_start_here.ipynb
 
 run: $(STAMP) ## execute every notebook into build/run/, without a browser, and show the verdicts
 	@$(IN_VENV) tools/execute.py run $(NB)

@@ -7,13 +7,10 @@ run.judge("C1", results["sam"]["accuracy"], results["sgd"]["accuracy"])
 run.finish()
 """
 
-import hashlib
-import inspect
 import json
 import os
 import platform
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -21,16 +18,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import joblib
-import numpy as np
 import torch
 from IPython.display import Markdown
-from tqdm import tqdm
 
 from mini import claims, data, plots
+from mini.experiment import Results, run_all, sources
 from mini.files import write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
-Results = dict[str, dict[str, np.ndarray]]
 
 
 def start(name: str, *, paper: str, quick: dict, full: dict) -> "Run":
@@ -124,27 +119,15 @@ class Run:
         if self.scale == "full":
             kept = ROOT / "build" / "progress" / f"{self.name}-{self.data.name}"
             fingerprint = self._fingerprint(function)
-        calls = [
-            joblib.delayed(_call)(function, seed, arm, options, kept, fingerprint)
-            for seed in self.seeds
-            for arm, options in arms.items()
-        ]
-        parallel = joblib.Parallel(min(self.workers, len(calls)), return_as="generator")
-        done = {arm: [] for arm in arms}
-        with warnings.catch_warnings():
-            # joblib replaces a worker whose memory has grown; no call is lost.
-            warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
-            for arm, seconds, row in tqdm(parallel(calls), total=len(calls), unit="run"):
-                done[arm].append(row)
-                self._saved_seconds += seconds / self.workers
-        return {
-            arm: {key: np.stack([row[key] for row in rows]) for key in rows[0]}
-            for arm, rows in done.items()
-        }
+        results, saved = run_all(
+            function, arms, self.seeds, workers=self.workers, kept=kept, fingerprint=fingerprint
+        )
+        self._saved_seconds += saved
+        return results
 
     def _fingerprint(self, function: Callable) -> str:
         """Changes with the function, what it calls, the settings, the data and all of `mini`."""
-        parts = [*_sources(function).values(), repr(sorted(vars(self.config).items()))]
+        parts = [*sources(function).values(), repr(sorted(vars(self.config).items()))]
         parts += [self.data.name, str(self.data.train.images.shape), str(self.data.mean.tolist())]
         parts += [path.read_text("utf-8") for path in sorted((ROOT / "mini").glob("*.py"))]
         return "".join(parts)
@@ -230,49 +213,3 @@ def processor() -> str:
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
-
-
-def _sources(function: Callable, found: dict[str, str] | None = None) -> dict[str, str]:
-    """The source of `function` and of the functions beside it that it calls, by name."""
-    found = {} if found is None else found
-    try:
-        found[function.__qualname__] = inspect.getsource(function)
-        used = inspect.getclosurevars(function)
-    except (OSError, TypeError):
-        raise ValueError(
-            f"The source of {function!r} cannot be read: define it with def in a cell or file."
-        ) from None
-    for other in [*used.globals.values(), *used.nonlocals.values()]:
-        is_beside = inspect.isfunction(other) and other.__module__ == function.__module__
-        if is_beside and other.__qualname__ not in found:
-            _sources(other, found)
-    return found
-
-
-def _call(
-    function: Callable[..., dict],
-    seed: int,
-    arm: str,
-    options: dict,
-    kept: Path | None,
-    fingerprint: str,
-) -> tuple[str, float, dict[str, np.ndarray]]:
-    """One call of an experiment: `(arm, seconds spent in an earlier run, its result)`."""
-    if kept:
-        key = hashlib.sha256(f"{fingerprint}{options!r}".encode()).hexdigest()[:12]
-        kept = kept / f"{arm.replace('/', '-')}-{seed}-{key}.npz"
-        if kept.exists():
-            with np.load(kept, allow_pickle=False) as stored:
-                row = dict(stored)
-            return arm, float(row.pop("seconds spent")), row
-    start = time.perf_counter()
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
-        row = {key: np.asarray(value) for key, value in function(seed, **options).items()}
-    finally:
-        torch.set_num_threads(threads)
-    if kept:
-        spent = {"seconds spent": time.perf_counter() - start}
-        write_atomically(kept, lambda file: np.savez(file, **spent, **row))
-    return arm, 0.0, row
