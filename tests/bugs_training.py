@@ -65,8 +65,8 @@ BUGS = [
     ),
     Bug(
         TRAINING,
-        "generator=generator or torch.default_generator",
-        "generator=torch.default_generator",
+        "generator=generator,",
+        "generator=torch.default_generator,",
         "the explicit generator is ignored, so that runs differ",
         test_training.test_same_generator_and_weights_give_the_same_bits,
     ),
