@@ -6,6 +6,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 VERDICTS = ("exact", "reproduced", "inconclusive", "contradicted")
+UNHELD = ("inconclusive", "contradicted")
+EXPLANATION = "What-did-not-reproduce,-and-why"  # the anchor that Jupyter gives the heading
 
 
 def records(folder: Path = ROOT / "results") -> list[dict]:
@@ -18,18 +20,24 @@ def records(folder: Path = ROOT / "results") -> list[dict]:
 
 
 def table(runs: list[dict]) -> str:
-    """A Markdown table of `runs`, one a row: the verdicts' counts, and what they cost."""
+    """A Markdown table of `runs`, one a row: the verdicts' counts, and what they cost.
+
+    Counts of claims that did not hold lead to the section of the notebook that says why.
+    """
     lines = [
-        f"| notebook | data | scale | {' | '.join(VERDICTS)} | seeds | minutes | on |",
+        f"| paper | data | scale | {' | '.join(VERDICTS)} | seeds | minutes | on |",
         "|:-|:-|:-|" + "-:|" * len(VERDICTS) + "-:|-:|:-|",
     ]
     for run in runs:
+        page = f"notebooks/{run['notebook']}.ipynb"
         counts = Counter(claim["verdict"] for claim in run["claims"])
-        link = f"[{run['notebook']}](notebooks/{run['notebook']}.ipynb)"
+        shown = {verdict: str(counts[verdict] or "–") for verdict in VERDICTS}
+        for verdict in set(UNHELD) & set(counts):
+            shown[verdict] = f"[{counts[verdict]}]({page}#{EXPLANATION})"
         machine = run["machine"]
         where = f"{machine['cores']} cores" if machine["device"] == "cpu" else machine["device"]
-        cells = [link, run["dataset_title"], run["scale"]]
-        cells += [str(counts[verdict] or "–") for verdict in VERDICTS]
+        link = f"[{run['notebook'][:2]} {run['paper']}]({page})"
+        cells = [link, run["dataset_title"], run["scale"], *shown.values()]
         cells += [str(len(run["seeds"])), f"{run['seconds'] / 60:.1f}", where]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -19,6 +19,7 @@ def record(verdicts: str = "", **changes) -> dict:
     """A run's record, as far as the scoreboard reads it; one claim for each word of `verdicts`."""
     return {
         "notebook": "01_vit",
+        "paper": "ViT",
         "dataset": "digits",
         "dataset_title": "digits on photographs",
         "scale": "quick",
@@ -61,21 +62,22 @@ def test_a_row_counts_verdicts_and_says_what_they_cost():
     head, rule, first, second = scoreboard.table(runs).splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in (first, second)]
     names = [name.strip() for name in head.strip("|").split("|")]
-    assert [len(row) for row in cells] == [len(names)] * 2 == [rule.count("-")] * 2
+    assert [len(row) for row in cells] == [len(names)] * 2 == [len(rule.strip("|").split("|"))] * 2
     one, other = (dict(zip(names, row, strict=True)) for row in cells)
+    why = "notebooks/01_vit.ipynb#What-did-not-reproduce,-and-why"
     assert one == {
-        "notebook": "[01_vit](notebooks/01_vit.ipynb)",
+        "paper": "[01 ViT](notebooks/01_vit.ipynb)",
         "data": "digits on photographs",
         "scale": "quick",
         "exact": "2",
         "reproduced": "1",
-        "inconclusive": "1",
+        "inconclusive": f"[1]({why})",
         "contradicted": "–",
         "seeds": "3",
         "minutes": "1.2",
         "on": "2 cores",
     }
-    assert (other["contradicted"], other["exact"]) == ("12", "–")
+    assert (other["contradicted"], other["exact"]) == (f"[12]({why})", "–")
     assert (other["data"], other["minutes"], other["on"]) == ("CIFAR-10", "30.0", "cuda")
 
 

@@ -26,10 +26,10 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 from nbformat import NotebookNode
 
 from mini.files import write_atomically
+from mini.scoreboard import VERDICTS
 from tools.environment import NOTEBOOKS, RESULTS, ROOT, pin, prepare_kernels
 from tools.normalise import agrees, moved, normalise, state_seconds, stated_seconds
 
-VERDICTS = ("exact", "reproduced", "inconclusive", "contradicted")
 # What a second run on the same machine may change without having found anything new.
 PASSING_KEYS = ("seconds", "date", "machine", "versions")
 
