@@ -6,12 +6,12 @@ NB =
 IN_VENV = $(VENV)/bin/python
 STAMP = $(VENV)/.set-up
 
-.PHONY: help setup lab run test notebooks scoreboard bench offline
+.PHONY: help setup lab run reproduce test notebooks scoreboard bench offline
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
 	@echo
-	@echo "  NB=01_vit chooses one notebook for run and notebooks; PYTHON=python3.12 and VENV=folder"
+	@echo "  NB=01_vit chooses one notebook for run, reproduce and notebooks; PYTHON=python3.12 and VENV=folder"
 	@echo "  choose the interpreter and the folder of the installation."
 
 setup: $(STAMP) ## install everything into .venv (every other target does this first)
@@ -37,6 +37,9 @@ lab: $(STAMP) ## open the course in JupyterLab
 
 run: $(STAMP) ## execute every notebook into build/run/, without a browser, and show the verdicts
 	@$(IN_VENV) tools/execute.py run $(NB)
+
+reproduce: $(STAMP) ## every notebook at full scale on MINI_DATA (default cifar10); resumes, skips what is done
+	@$(IN_VENV) tools/execute.py reproduce $(NB)
 
 test: $(STAMP) ## lint, unit tests, and a strict run of every notebook
 	$(IN_VENV) -m ruff check

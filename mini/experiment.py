@@ -2,6 +2,8 @@
 
 import hashlib
 import inspect
+import os
+import threading
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -30,20 +32,29 @@ def run_all(
 
     Returns `results[arm][measure][seed]` and the seconds that earlier runs had spent on what was
     found in the folder `kept`, where each result is stored under `fingerprint` and its options.
+    The file that MINI_PROGRESS names, if any, says how far it is: "calls done, calls in all".
     """
     calls = [
         joblib.delayed(_call)(function, seed, arm, options, kept, fingerprint)
         for seed in seeds
         for arm, options in arms.items()
     ]
-    parallel = joblib.Parallel(min(workers, len(calls)), return_as="generator")
+    parallel = joblib.Parallel(
+        min(workers, len(calls)),
+        return_as="generator",
+        initializer=_die_with,
+        initargs=(os.getpid(),),
+    )
     done, saved = {arm: [] for arm in arms}, 0.0
     with warnings.catch_warnings():
         # joblib replaces a worker whose memory has grown; no call is lost.
         warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
-        for arm, seconds, row in tqdm(parallel(calls), total=len(calls), unit="run"):
+        bar = tqdm(parallel(calls), total=len(calls), unit="run")
+        for count, (arm, seconds, row) in enumerate(bar, start=1):
             done[arm].append(row)
             saved += seconds / workers
+            if os.environ.get("MINI_PROGRESS"):
+                Path(os.environ["MINI_PROGRESS"]).write_text(f"{count} {len(calls)}")
     results = {
         arm: {key: np.stack([row[key] for row in rows]) for key in rows[0]}
         for arm, rows in done.items()
@@ -66,6 +77,21 @@ def sources(function: Callable, found: dict[str, str] | None = None) -> dict[str
         if is_beside and other.__qualname__ not in found:
             sources(other, found)
     return found
+
+
+def _die_with(parent: int) -> None:
+    """Let a worker process end when its kernel does.
+
+    A worker whose kernel is killed while a call is on its way waits for the rest of it for ever.
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    if os.getpid() != parent:  # a single worker runs in the kernel itself
+        threading.Thread(target=watch, daemon=True).start()
 
 
 def _call(

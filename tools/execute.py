@@ -2,17 +2,22 @@
 
 python tools/execute.py run [NAME ...]      into build/run/, with the reader's own settings
 python tools/execute.py commit [NAME ...]   in place, from `quick` on `digits`, normalised
+python tools/execute.py reproduce [NAME ...]   at full scale on MINI_DATA, what is finished skipped
 """
 
 import argparse
 import asyncio
 import contextlib
+import hashlib
 import json
 import os
 import signal
 import sys
+import tempfile
+import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,12 +29,14 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
+from tqdm import tqdm
 
 from mini.files import write_atomically
 from mini.scoreboard import VERDICTS
 from tools.environment import NOTEBOOKS, RESULTS, ROOT, pin, prepare_kernels
 from tools.normalise import agrees, moved, normalise, state_seconds, stated_seconds
 
+FINISHED = ROOT / "build" / "reproduced"
 # What a second run on the same machine may change without having found anything new.
 PASSING_KEYS = ("seconds", "date", "machine", "versions")
 
@@ -68,7 +75,6 @@ def execute(path: Path, label: str) -> Outcome:
     """Run every cell of one notebook in a fresh kernel, in the notebook's own folder."""
     node = nbformat.read(path, as_version=4)
     at = {"cell": 0}
-    live = sys.stdout.isatty()
 
     def on_cell_start(cell: NotebookNode, cell_index: int) -> None:
         if cell_index == 0:
@@ -76,8 +82,6 @@ def execute(path: Path, label: str) -> Outcome:
             with contextlib.suppress(NotImplementedError):
                 asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)
         at["cell"] = cell_index
-        if live:
-            print(f"\r{label}: cell {cell_index + 1} of {len(node.cells)} ", end="", flush=True)
 
     client = NotebookClient(
         node,
@@ -91,14 +95,14 @@ def execute(path: Path, label: str) -> Outcome:
         resources={"metadata": {"path": str(path.parent)}},
         on_cell_start=on_cell_start,
     )
-    print(f"{label}: started", end="" if live else "\n", flush=True)
     started, error = time.time(), None
-    try:
-        client.execute()
-    except CellExecutionError as failure:
-        error = f"{failure.ename}: {failure.evalue}"
-    except (DeadKernelError, CellTimeoutError):
-        error = "the kernel died (out of memory, or stopped from outside)"
+    with progress(label, at, len(node.cells)):
+        try:
+            client.execute()
+        except CellExecutionError as failure:
+            error = f"{failure.ename}: {failure.evalue}"
+        except (DeadKernelError, CellTimeoutError):
+            error = "the kernel died (out of memory, or stopped from outside)"
     seconds = time.time() - started
     if error is not None:
         lines = node.cells[at["cell"]].source.strip().splitlines() or [""]
@@ -106,8 +110,68 @@ def execute(path: Path, label: str) -> Outcome:
     outcome = Outcome(path.stem, node, seconds, error)
     outcome.result_path, outcome.result = newest_result(path.stem, since=started)
     state = "FAILED" if error else "done"
-    print(f"{chr(13) * live}{label}: {state} in {seconds:.0f} s{' ' * 12 * live}", flush=True)
+    print(f"{label}: {state} in {seconds:.0f} s", flush=True)
     return outcome
+
+
+@contextlib.contextmanager
+def progress(label: str, at: dict[str, int], cells: int) -> Iterator[None]:
+    """Say that a notebook has started; on a terminal, keep one line on how far it is."""
+    if not sys.stdout.isatty():
+        print(f"{label}: started", flush=True)
+        yield
+        return
+    with tempfile.TemporaryDirectory() as folder, tqdm(bar_format="{desc}", disable=False) as line:
+        runs = Path(folder) / "runs"  # written by the kernel, see mini.experiment
+        os.environ["MINI_PROGRESS"] = str(runs)
+        stop = threading.Event()
+
+        def refresh() -> None:
+            while not stop.wait(0.5):
+                done = runs.read_text().split() if runs.exists() else []
+                shown = f", {' of '.join(done)} runs of its experiment" if done else ""
+                clock = tqdm.format_interval(line.format_dict["elapsed"])
+                line.set_description_str(
+                    f"{label}: cell {at['cell'] + 1} of {cells}{shown}, {clock}"
+                )
+
+        watch = threading.Thread(target=refresh, daemon=True)
+        watch.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            watch.join()
+            del os.environ["MINI_PROGRESS"]
+
+
+def fingerprint(path: Path) -> str:
+    """Changes with a notebook's code, with `mini`, and with the reader's settings."""
+    cells = nbformat.read(path, as_version=4).cells
+    parts = [cell.source for cell in cells if cell.cell_type == "code"]
+    parts += [source.read_text("utf-8") for source in sorted((ROOT / "mini").glob("*.py"))]
+    parts += [f"{name}={os.environ.get(name)}" for name in ("MINI_DATA", "MINI_SEEDS")]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def unfinished(paths: list[Path]) -> list[Path]:
+    """Those of `paths` that were not reproduced yet, or have changed since, or lost their JSON."""
+    left = []
+    for path in paths:
+        note = FINISHED / fingerprint(path)
+        if note.exists() and (ROOT / note.read_text()).exists():
+            print(f"{path.stem}: finished before, see {note.read_text()}")
+        else:
+            left.append(path)
+    return left
+
+
+def remember(path: Path, outcome: Outcome) -> None:
+    """Note that this notebook is reproduced, so that the next call skips it."""
+    if outcome.result_path is not None:
+        FINISHED.mkdir(parents=True, exist_ok=True)
+        result = os.path.relpath(outcome.result_path, ROOT)
+        write_atomically(FINISHED / fingerprint(path), lambda file: file.write(result.encode()))
 
 
 def newest_result(name: str, since: float) -> tuple[Path | None, dict]:
@@ -170,7 +234,7 @@ def adopt(outcome: Outcome) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Execute the notebooks named on the command line; 0 if all went well, else 1 or 2."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("job", choices=("run", "commit"))
+    parser.add_argument("job", choices=("run", "commit", "reproduce"))
     parser.add_argument("names", nargs="*", metavar="NAME")
     options = parser.parse_args(arguments)
     try:
@@ -185,14 +249,20 @@ def main(arguments: list[str] | None = None) -> int:
         paths.sort(key=lambda path: (path.stem.startswith("00"), path.stem))
     else:
         prepare_kernels()
+    if options.job == "reproduce":
+        os.environ["MINI_SCALE"] = "full"
+        os.environ.setdefault("MINI_DATA", "cifar10")
+        paths = unfinished([path for path in paths if not path.stem.startswith("00")])
 
     outcomes = []
     for number, path in enumerate(paths, start=1):
         outcome = execute(path, f"[{number}/{len(paths)}] {path.stem}")
         outcomes.append(outcome)
         write_notebook(outcome.node, build / path.name)
-        if options.job == "commit" and outcome.error is None:
+        if outcome.error is None and options.job == "commit":
             adopt(outcome)
+        if outcome.error is None and options.job == "reproduce":
+            remember(path, outcome)
     failed = [outcome for outcome in outcomes if outcome.error]
     if outcomes:
         print(f"\n{table(outcomes)}")

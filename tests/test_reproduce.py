@@ -1,0 +1,119 @@
+"""`make reproduce`: everything at full scale, in pieces that survive a kill, and nothing twice."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+import torch
+
+from mini.notebook import seeded
+from sample_notebook import code, notebook_of
+from tools import execute
+
+ROOT = Path(__file__).resolve().parent.parent
+KILLS = int(os.environ.get("MINI_KILLS", "2"))
+START = """\
+import time
+import torch
+from mini import notebook
+from mini.claims import Claim
+
+settings = {"seeds": 4, "n_train": 100, "n_test": 50}
+run = notebook.start("01_sample", paper="Sample", quick=settings, full=settings)
+run.announce(Claim("C1", "more is more", "table 1", "value"))
+"""
+TRAIN = """\
+def train_one(seed, shift):
+    time.sleep(0.2)
+    generator = notebook.seeded(seed)
+    return {"value": torch.rand((), generator=generator) + shift}
+
+
+results = run.experiment(train_one, {"less": {"shift": 0}, "more": {"shift": 1}})
+run.judge("C1", results["more"]["value"])
+run.finish()
+"""
+
+
+@pytest.fixture
+def course(tmp_path):
+    for folder in ("tools", "mini"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    (tmp_path / "notebooks").mkdir()
+    write(tmp_path, START, TRAIN)
+    return tmp_path
+
+
+def write(course, *cells):
+    node = notebook_of(*(code(cell) for cell in cells))
+    nbformat.write(node, course / "notebooks" / "01_sample.ipynb")
+
+
+def start(course):
+    settings = {"MINI_DATA": "digits", "PYTHONPATH": str(course), "MINI_CACHE": str(course)}
+    environment = {k: v for k, v in os.environ.items() if k not in ("MINI_RESULTS", "MINI_SEEDS")}
+    return subprocess.Popen(
+        [sys.executable, course / "tools" / "execute.py", "reproduce"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment | settings,
+        start_new_session=True,
+    )
+
+
+def reproduce(course):
+    process = start(course)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    return output
+
+
+def test_a_killed_run_resumes_finds_the_same_and_is_then_skipped(course):
+    """Killed at random moments (MINI_KILLS times), with kernel and workers."""
+    moments = random.Random(0)
+    for _ in range(KILLS):
+        process = start(course)
+        time.sleep(moments.uniform(2, 12))
+        os.killpg(process.pid, signal.SIGKILL)
+        # This waits for the kernel and the workers too: they hold the output open.
+        process.communicate(timeout=60)
+    assert "[1/1] 01_sample: done" in reproduce(course)
+    (path,) = (course / "results").glob("*.json")
+    (claim,) = json.loads(path.read_text())["claims"]
+    assert path.name == "01_sample-digits-full.json"
+    expected = [1 + torch.rand((), generator=seeded(seed)).item() for seed in range(4)]
+    assert claim["values"] == pytest.approx(expected)
+
+    again = reproduce(course)
+    assert "01_sample: finished before, see results/01_sample-digits-full.json" in again
+    assert "started" not in again
+
+
+def test_what_changed_or_lost_its_record_is_run_again(course, monkeypatch):
+    monkeypatch.setattr(execute, "ROOT", course)
+    monkeypatch.setattr(execute, "FINISHED", course / "build" / "reproduced")
+    record = course / "results" / "01_sample-digits-full.json"
+    record.parent.mkdir()
+    record.touch()
+    paths = [course / "notebooks" / "01_sample.ipynb"]
+    assert execute.unfinished(paths) == paths
+    execute.remember(paths[0], execute.Outcome("01_sample", None, 1.0, None, record))
+    assert execute.unfinished(paths) == []
+
+    with monkeypatch.context() as other:
+        other.setenv("MINI_DATA", "another")
+        assert execute.unfinished(paths) == paths
+    record.unlink()
+    assert execute.unfinished(paths) == paths
+    record.touch()
+    write(course, START, "changed = True", TRAIN)
+    assert execute.unfinished(paths) == paths
