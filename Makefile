@@ -6,10 +6,10 @@ NB =
 IN_VENV = $(VENV)/bin/python
 STAMP = $(VENV)/.set-up
 
-.PHONY: help setup lab run reproduce test notebooks scoreboard bench offline
+.PHONY: help setup lab run reproduce test notebooks slides slides-pdf slides-check scoreboard bench offline
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
 	@echo
 	@echo "  NB=01_vit chooses one notebook for run, reproduce and notebooks; PYTHON=python3.12 and VENV=folder"
 	@echo "  choose the interpreter and the folder of the installation."
@@ -54,6 +54,15 @@ offline: $(STAMP) ## the same as test, with the network cut (Linux)
 
 notebooks: $(STAMP) ## execute the notebooks in place, as they are committed
 	@$(IN_VENV) tools/execute.py commit $(NB)
+
+slides: $(STAMP) ## a talk of every notebook, one HTML file each, into build/slides/
+	@$(IN_VENV) tools/slides.py build $(NB)
+
+slides-pdf: $(STAMP) ## the same as PDF hand-outs (needs a Chromium or Chrome)
+	@$(IN_VENV) tools/slides.py pdf $(NB)
+
+slides-check: $(STAMP) ## open the talks in a browser, print what does not fit, picture every slide
+	@$(IN_VENV) tools/slides.py check $(NB)
 
 scoreboard: $(STAMP) ## fill the table in the README from results/
 	@$(IN_VENV) tools/scoreboard.py

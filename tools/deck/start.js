@@ -1,0 +1,36 @@
+// Formulas first, then the size of the text, while every slide is laid out; then the show.
+const SIZES = [1.3, 1.2, 1.1, 1]; // of 24 pixels; a slide with room to spare is set larger
+
+function fit(slide) {
+  for (const size of SIZES) {
+    slide.style.setProperty("--size", size);
+    const wide = [...slide.querySelectorAll("pre, table, mjx-container")].some(
+      (part) => part.scrollWidth > part.parentElement.clientWidth
+    );
+    if (slide.scrollHeight <= 680 && slide.scrollWidth <= 1280 && !wide) return;
+  }
+}
+
+async function start() {
+  await MathJax.startup.promise;
+  await document.fonts.ready;
+  await Promise.all([...document.images].map((image) => image.decode().catch(() => {})));
+  document.querySelectorAll(".slides > section > section").forEach(fit);
+  document.body.classList.remove("measuring");
+  await Reveal.initialize({
+    width: 1280,
+    height: 720,
+    margin: 0,
+    center: false,
+    hash: true,
+    transition: "none",
+    backgroundTransition: "none",
+    slideNumber: "c/t",
+    controlsTutorial: false,
+    pdfSeparateFragments: false,
+    pdfMaxPagesPerSlide: 1,
+    plugins: [RevealNotes],
+  });
+}
+
+start();
