@@ -155,7 +155,9 @@ def inspect(browser, path: Path, pictures: Path | None = None) -> Report:
             report.slides += 1
             report.notes += bool(found["notes"])
             report.heights.append(found["height"])
-            label = f"slide {number} ({found['heading']})" if found["heading"] else f"slide {number}"
+            label = (
+                f"slide {number} ({found['heading']})" if found["heading"] else f"slide {number}"
+            )
             report.findings += [f"{label}: {text}" for text in dict.fromkeys(found["findings"])]
             if pictures is not None:
                 page.screenshot(path=pictures / f"{number:02}.png")

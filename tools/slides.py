@@ -95,7 +95,12 @@ def brief(node: NotebookNode) -> NotebookNode:
         for output in cell.get("outputs", []):
             table = output.get("data", {}).get("text/markdown", "")
             if "| verdict |" in table:
-                output.data["text/markdown"] = re.sub(r"<br>\([^|\n]*\)(?= \|)", "", table)
+                table = re.sub(r"<br>\([^|\n]*\)(?= \|)", "", table)
+                # An interval is read as one word.
+                table = re.sub(
+                    r"[+-]\d[^|\n]*n = \d+", lambda found: found[0].replace(" ", "\xa0"), table
+                )
+                output.data["text/markdown"] = table
     return node
 
 
@@ -125,6 +130,7 @@ def deck(node: NotebookNode) -> str:
             }
         ),
     )
+    node = brief(node)
     text = "".join(str(cell) for cell in node.cells)
     scripts = [
         _asset("mathjax.js"),
@@ -140,7 +146,8 @@ def deck(node: NotebookNode) -> str:
         "theme": _asset("theme.css"),
         "scripts": [inline(script) for script in scripts],
     }
-    body, _ = exporter.from_notebook_node(brief(node), resources={"deck": parts})
+    body, _ = exporter.from_notebook_node(node, resources={"deck": parts})
+    body = re.sub(r"<strong>(contradicted|inconclusive)<", r'<strong class="\1">\1<', body)
     # Links between notebooks become links between decks.
     return re.sub(r'href="(\d\d_\w+)\.ipynb(#[^"]*)?"', r'href="\1.html"', body)
 
@@ -186,7 +193,9 @@ def check(paths: list[Path], folder: Path = DECKS) -> int:
             pictures = folder / path.stem
             report = browser.inspect(session, page, pictures=pictures)
             findings = report.findings + browser.length(report, path.stem)
-            print(f"{path.stem}: {report.slides} slides, {report.notes} with notes; {_shown(pictures)}/")
+            print(
+                f"{path.stem}: {report.slides} slides, {report.notes} with notes; {_shown(pictures)}/"
+            )
             for finding in findings:
                 print(f"  {finding}")
             total += len(findings)

