@@ -185,11 +185,16 @@ def check_size(node: NotebookNode) -> list[str]:
 
 
 def check_slides(node: NotebookNode) -> list[str]:
-    """Each cell with a heading of level 1 or 2 starts a slide, or is left out of them."""
+    """Each cell is marked; one with a heading of level 1 or 2 starts a slide, or is left out.
+
+    A cell without a mark would join the slide before it, and nobody would have meant it.
+    """
     findings = []
     for index, cell in enumerate(node.cells):
-        mark = cell.metadata.get("slideshow", {}).get("slide_type", "-")
-        if mark not in SLIDE_TYPES | {"-"}:
+        mark = cell.metadata.get("slideshow", {}).get("slide_type")
+        if mark is None:
+            findings.append(f"{_label(index)}: no slide mark; '-' joins it to the slide before")
+        elif mark not in SLIDE_TYPES | {"-"}:
             findings.append(f"{_label(index)}: unknown slide mark {mark!r}")
         starts = any(re.match(r"##? ", heading) for heading in _headings(cell))
         if (index == 0 or starts) and mark not in {"slide", "subslide", "skip"}:

@@ -108,4 +108,6 @@ def sample() -> NotebookNode:
         ]
         cells[-1].metadata["jupyter"] = {"source_hidden": True}
     cells.append(markdown("## References", "skip"))
+    for cell in cells:
+        cell.metadata.setdefault("slideshow", {"slide_type": "-"})
     return notebook_of(*cells)

@@ -150,6 +150,7 @@ SPOILT = [
     ("images", _add(code("1", picture(1281))), "1281 pixels"),
     ("size", _add(code("1", stream("x" * 2_000_001))), "2.0 MB"),
     ("slides", _edit(0, metadata={}), "cell 1: a heading without a mark"),
+    ("slides", _edit(3, metadata={}), "cell 4: no slide mark"),
     ("slides", _mark(2, "-"), "cell 3: a heading without a mark"),
     ("slides", _mark(2, "fragment"), "cell 3: a heading without a mark"),
     ("slides", _mark(3, "slides"), "unknown slide mark"),

@@ -82,16 +82,23 @@ def opened() -> Iterator:
 
 
 @contextlib.contextmanager
-def page_of(browser, path: Path, findings: list[str], query: str = "") -> Iterator:
-    """`path` in a new page without a network; what it asks for or throws goes into `findings`."""
+def page_of(
+    browser, path: Path, findings: list[str], query: str = "", within: Path | None = None
+) -> Iterator:
+    """`path` in a new page without a network; what it asks for or throws goes into `findings`.
+
+    A page may load itself and, where a folder is given as `within`, the files in there.
+    """
     own = path.resolve().as_uri()
+    folder = within.resolve().as_uri() + "/" if within else None
     context = browser.new_context(
         viewport={"width": WIDTH, "height": HEIGHT}, offline=True, device_scale_factor=1
     )
 
     def decide(route) -> None:
         address = route.request.url
-        if address.split("?")[0].split("#")[0] == own:
+        bare = address.split("?")[0].split("#")[0]
+        if bare == own or (folder and bare.startswith(folder)):
             route.continue_()
         else:
             findings.append(f"asks for {address[:100]}")

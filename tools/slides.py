@@ -104,7 +104,8 @@ def brief(node: NotebookNode) -> NotebookNode:
     return node
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """One of the files in tools/deck/."""
     return (ASSETS / name).read_text(encoding="utf-8")
 
 
@@ -133,17 +134,17 @@ def deck(node: NotebookNode) -> str:
     node = brief(node)
     text = "".join(str(cell) for cell in node.cells)
     scripts = [
-        _asset("mathjax.js"),
+        asset("mathjax.js"),
         vendor.read("tex-svg-full.js"),
         vendor.read("reveal.js"),
         vendor.read("notes.js"),
-        _asset("start.js"),
+        asset("start.js"),
     ]
     parts = {
         "title": title(node),
         "reveal_css": vendor.read("reveal.css"),
         "fonts": fonts(html.unescape(text)),
-        "theme": _asset("theme.css"),
+        "theme": asset("theme.css"),
         "scripts": [inline(script) for script in scripts],
     }
     body, _ = exporter.from_notebook_node(node, resources={"deck": parts})
@@ -174,12 +175,28 @@ def build(paths: list[Path], folder: Path = DECKS) -> list[Path]:
         target = folder / f"{path.stem}.html"
         write_atomically(target, lambda file, content=content: file.write(content))
         seconds = time.perf_counter() - started
-        print(f"{_shown(target)}  {len(content) / 1e6:.1f} MB, {seconds:.1f} s", flush=True)
+        print(f"{shown(target)}  {len(content) / 1e6:.1f} MB, {seconds:.1f} s", flush=True)
         decks.append(target)
+    index(folder)
     return decks
 
 
-def _shown(path: Path) -> Path:
+def index(folder: Path) -> None:
+    """Write the page that lists the decks of `folder`, with their hand-outs where there are."""
+    rows = []
+    for path in sorted(folder.glob("*.html")):
+        if path.stem != "index":
+            name = re.search("<title>(.*?)</title>", path.read_text(encoding="utf-8"))[1]
+            row = f'<li><a href="{path.name}">{name}</a>'
+            if path.with_suffix(".pdf").exists():
+                row += f' <a class="pdf" href="{path.stem}.pdf">PDF</a>'
+            rows.append(f"{row}</li>")
+    page = asset("decks.html").replace("<!-- decks -->", "\n".join(rows))
+    write_atomically(folder / "index.html", lambda file: file.write(page.encode()))
+
+
+def shown(path: Path) -> Path:
+    """`path` as people write it, from the top of the repository."""
     return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
 
 
@@ -193,9 +210,8 @@ def check(paths: list[Path], folder: Path = DECKS) -> int:
             pictures = folder / path.stem
             report = browser.inspect(session, page, pictures=pictures)
             findings = report.findings + browser.length(report, path.stem)
-            print(
-                f"{path.stem}: {report.slides} slides, {report.notes} with notes; {_shown(pictures)}/"
-            )
+            counts = f"{report.slides} slides, {report.notes} with notes"
+            print(f"{path.stem}: {counts}; {shown(pictures)}/")
             for finding in findings:
                 print(f"  {finding}")
             total += len(findings)
@@ -211,7 +227,8 @@ def pdf(paths: list[Path], folder: Path = DECKS) -> None:
         for page in build(paths, folder):
             target = page.with_suffix(".pdf")
             pages = browser.print_pdf(session, page, target)
-            print(f"{_shown(target)}  {pages} pages, {target.stat().st_size / 1e6:.1f} MB")
+            print(f"{shown(target)}  {pages} pages, {target.stat().st_size / 1e6:.1f} MB")
+    index(folder)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -222,7 +239,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("job", choices=("build", "pdf", "check"))
     parser.add_argument("notebooks", nargs="*", metavar="NOTEBOOK")
     parser.add_argument("--out", type=Path, default=DECKS, help="folder (default: build/slides)")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     try:
         paths = chosen(options.notebooks)
         if options.job == "check":

@@ -7,7 +7,6 @@ beside the installed packages. No later step needs the network.
 import base64
 import hashlib
 import io
-import json
 import os
 import re
 import shutil
@@ -94,7 +93,7 @@ def _npm() -> list[str]:
 
 
 def _download(package: str) -> bytes:
-    """The archive of one package, by npm; ValueError says in a few words why it could not be had."""
+    """The archive of one package, by npm; ValueError says why it could not be had."""
     with tempfile.TemporaryDirectory() as folder:
         run = subprocess.run(
             [*_npm(), "pack", "--silent", "--json", "--pack-destination", folder, package],

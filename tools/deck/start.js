@@ -17,6 +17,7 @@ function sign(slides) {
   let section = "";
   for (const slide of slides.slice(1)) {
     const heading = slide.querySelector("h1, h2, h3");
+    if (slide === slide.parentElement.firstElementChild) section = "";
     slide.dataset.where = [document.title, heading ? "" : section].filter(Boolean).join(" · ");
     if (heading) section = heading.textContent;
   }
@@ -27,6 +28,8 @@ async function start() {
   await document.fonts.ready;
   await Promise.all([...document.images].map((image) => image.decode().catch(() => {})));
   const slides = [...document.querySelectorAll(".slides > section > section")];
+  slides.forEach((slide) => slide.classList.add("leaf"));
+  slides[0].classList.add("opening");
   slides.forEach(fit);
   sign(slides);
   document.body.classList.remove("measuring");

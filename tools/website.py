@@ -1,0 +1,156 @@
+"""Make the course a folder of static pages: `python tools/website.py`, into build/site/.
+
+Notebooks as pages, their decks, the scoreboard with every judged claim, and the README in front.
+Nothing is executed; the pages open from the disk and ask the network for nothing.
+"""
+
+import argparse
+import html
+import re
+import shutil
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import nbformat
+from nbconvert.exporters import HTMLExporter
+from nbconvert.filters import markdown2html
+
+from mini import claims, scoreboard
+from mini.files import write_atomically
+from tools import slides, vendor
+from tools.environment import RESULTS, ROOT
+
+SITE = ROOT / "build" / "site"
+ASSETS = Path(__file__).resolve().parent / "website"
+
+
+def coloured(body: str) -> str:
+    """Verdicts in their colours."""
+    return re.sub(r"<strong>(contradicted|inconclusive)<", r'<strong class="\1">\1<', body)
+
+
+def frame(title: str, up: str, extra: str = "") -> tuple[str, str]:
+    """What stands before and after the body of a page; `up` leads to the site's top folder."""
+    head = f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="icon" href="data:,">
+<link rel="stylesheet" href="{up}assets/style.css">
+<title>{html.escape(title)}</title>
+</head>
+<body>
+<nav><a href="{up}index.html">The course</a> <a href="{up}scoreboard.html">Scoreboard</a> \
+<a href="{up}slides/index.html">Slides</a> {extra}</nav>
+"""
+    scripts = "".join(
+        f'<script src="{up}assets/{name}"></script>\n' for name in ("mathjax.js", "tex-svg-full.js")
+    )
+    return head, f"{scripts}</body>\n</html>\n"
+
+
+def relinked(body: str) -> str:
+    """`body` with links to notebooks leading to their pages; links to what the site lacks go."""
+    body = re.sub(r'<a class="anchor-link".*?</a>', "", body)
+    body = re.sub(r'href="([^":]*?)(\d\d_\w+)\.ipynb(#[^"]*)?"', r'href="\1\2.html\3"', body)
+
+    def unlinked(found: re.Match) -> str:
+        there = re.match(r"#|https?:|mailto:|data:|(\.\./)*(notebooks/|results/)|\d\d_", found[1])
+        return found[0] if there else found[2]
+
+    return re.sub(r'<a href="([^"]*)">(.*?)</a>', unlinked, body, flags=re.DOTALL)
+
+
+def notebook_page(path: Path) -> str:
+    """One notebook as a page."""
+    node = nbformat.read(path, as_version=4)
+    deck = f'<a href="../slides/{path.stem}.html">This notebook as slides</a>'
+    head, foot = frame(slides.title(node), "../", deck)
+    exporter = HTMLExporter(
+        template_name="website",
+        extra_template_basedirs=[str(ASSETS.parent)],
+        exclude_input_prompt=True,
+        exclude_output_prompt=True,
+    )
+    body, _ = exporter.from_notebook_node(node)
+    return head + coloured(relinked(body)) + foot
+
+
+def text_page(title: str, markdown: str) -> str:
+    """A page of Markdown, in the site's top folder."""
+    head, foot = frame(title, "")
+    return head + coloured(relinked(markdown2html(markdown))) + foot
+
+
+def scoreboard_text() -> str:
+    """The scoreboard, and below it every recorded run's claims, as Markdown."""
+    runs = scoreboard.records()
+    parts = ["# Scoreboard", scoreboard.table(runs)]
+    for run in runs:
+        parts.append(
+            f"## {run['notebook'][:2]} {run['paper']}: {run['dataset_title']}, {run['scale']}\n\n"
+            f"{len(run['seeds'])} seeds, {run['seconds'] / 60:.1f} minutes, {run['date']}"
+        )
+        parts.append(claims.table([claims.Judgement.from_dict(row) for row in run["claims"]]))
+    return "\n\n".join(parts)
+
+
+def contents(paths: list[Path]) -> str:
+    """The course's table of contents, as Markdown."""
+    lines = ["| notebook | slides |", "|:-|:-|"]
+    for path in paths:
+        title = slides.title(nbformat.read(path, as_version=4))
+        lines.append(f"| [{title}](notebooks/{path.stem}.ipynb) | SLIDES-{path.stem} |")
+    return "\n".join(lines)
+
+
+def build(folder: Path = SITE, decks: Path | None = None) -> list[Path]:
+    """Write the whole site into `folder`, in place of what was there; returns its pages.
+
+    The slides are built anew unless a folder with all `decks` is given.
+    """
+    paths = slides.chosen([])
+    shutil.rmtree(folder, ignore_errors=True)
+    pages: dict[str, str] = {f"notebooks/{path.stem}.html": notebook_page(path) for path in paths}
+    title, _, text = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n")
+    first = text_page(title.lstrip("# "), f"{title}\n\n{contents(paths)}\n{text}")
+    pages["index.html"] = re.sub(r"SLIDES-(\w+)", r'<a href="slides/\1.html">slides</a>', first)
+    pages["scoreboard.html"] = text_page("Scoreboard", scoreboard_text())
+    for name, page in pages.items():
+        write_atomically(folder / name, lambda file, page=page: file.write(page.encode()))
+    assets = {
+        "style.css": (ASSETS / "style.css").read_text(encoding="utf-8"),
+        "mathjax.js": slides.asset("mathjax.js"),
+        "tex-svg-full.js": vendor.read("tex-svg-full.js"),
+    }
+    for name, content in assets.items():
+        write_atomically(
+            folder / "assets" / name, lambda file, content=content: file.write(content.encode())
+        )
+    shutil.copytree(RESULTS, folder / "results")
+    if decks is None:
+        slides.build(paths, folder / "slides")
+    else:
+        shutil.copytree(decks, folder / "slides")
+    return [*(folder / name for name in pages), *sorted((folder / "slides").glob("*.html"))]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Build the site; 0 if all went well, 2 where a part is missing."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=SITE, help="folder (default: build/site)")
+    options = parser.parse_args(arguments)
+    try:
+        pages = build(options.out)
+    except vendor.MissingPartError as problem:
+        print(problem, file=sys.stderr)
+        return 2
+    print(f"{len(pages)} pages; open {slides.shown(options.out / 'index.html')}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
