@@ -6,12 +6,12 @@ NB =
 IN_VENV = $(VENV)/bin/python
 STAMP = $(VENV)/.set-up
 
-.PHONY: help setup lab run reproduce test notebooks slides slides-pdf slides-check scoreboard bench offline
+.PHONY: help setup lab run reproduce test notebooks slides slides-pdf slides-check site scoreboard bench offline
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
 	@echo
-	@echo "  NB=01_vit chooses one notebook for run, reproduce and notebooks; PYTHON=python3.12 and VENV=folder"
+	@echo "  NB=01_vit chooses one notebook for run, reproduce, notebooks and slides; PYTHON=python3.12 and VENV=folder"
 	@echo "  choose the interpreter and the folder of the installation."
 
 setup: $(STAMP) ## install everything into .venv (every other target does this first)
@@ -27,6 +27,7 @@ $(STAMP): requirements.txt pyproject.toml
 	  echo "$(PYTHON) cannot make virtual environments: install its venv package (Debian, Ubuntu: apt install python3-venv)." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(IN_VENV) -m pip install --disable-pip-version-check -r requirements.txt
+	-@$(IN_VENV) tools/vendor.py
 	@touch $@
 
 # Jupyter refuses root unless told; in a container root is the usual user.
@@ -63,6 +64,9 @@ slides-pdf: $(STAMP) ## the same as PDF hand-outs (needs a Chromium or Chrome)
 
 slides-check: $(STAMP) ## open the talks in a browser, print what does not fit, picture every slide
 	@$(IN_VENV) tools/slides.py check $(NB)
+
+site: $(STAMP) ## the whole course as static pages, into build/site/
+	@$(IN_VENV) tools/website.py
 
 scoreboard: $(STAMP) ## fill the table in the README from results/
 	@$(IN_VENV) tools/scoreboard.py

@@ -27,7 +27,7 @@ each_notebook = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.ste
 
 
 @pytest.fixture(scope="module")
-def chromium():
+def chromium(parts):
     """A running browser; the tests that ask for it are skipped where there is none."""
     try:
         session = browser.opened()
@@ -39,7 +39,18 @@ def chromium():
 
 
 @pytest.fixture(scope="module")
-def decks(tmp_path_factory):
+def parts():
+    """reveal.js and MathJax, fetched at set-up; what needs them is skipped where that failed."""
+    try:
+        for package, (_, members) in vendor.ARCHIVES.items():
+            for member in members:
+                assert vendor.read(Path(member).name), package
+    except vendor.MissingPartError as problem:
+        pytest.skip(str(problem))
+
+
+@pytest.fixture(scope="module")
+def decks(parts, tmp_path_factory):
     """The decks of all notebooks by name, and the seconds it took to build them."""
     folder = tmp_path_factory.mktemp("decks")
     started = time.perf_counter()
@@ -139,7 +150,7 @@ def test_a_sound_deck_has_no_findings(tmp_path, chromium):
     assert browser.length(report, "00_start_here") == []
 
 
-def test_what_a_deck_shows_and_what_it_leaves_out(tmp_path):
+def test_what_a_deck_shows_and_what_it_leaves_out(parts):
     text = slides.deck(talk())
     assert "<title>01 · A talk</title>" in text
     assert "secret_of_the_plot" not in text
@@ -363,7 +374,7 @@ def test_a_part_that_cannot_be_had_is_named_with_the_way_out(empty_shelf, capsys
         assert f"npm pack {package}" in sentence
     assert slides.main(["build", PATHS[0].stem, "--out", str(empty_shelf)]) == 2
     told = capsys.readouterr().err
-    assert "make setup" in told
+    assert "make slides" in told
     assert "Traceback" not in told
 
 

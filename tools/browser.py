@@ -1,11 +1,17 @@
-"""Open decks in a browser that may not ask the network for anything; measure, picture, print."""
+"""Open decks in a browser that may not ask the network for anything; measure, picture, print.
+
+`python tools/browser.py` says which browser that is; it fails, with advice, where there is none.
+"""
 
 import contextlib
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tools.vendor import MissingPartError
 
@@ -24,6 +30,11 @@ SWITCHES = (
     "--disable-sync",
     "--font-render-hinting=none",
     "--force-color-profile=srgb",
+)
+ADVICE = (
+    "There is no browser here for PDFs and checks: install Chromium (Debian, Ubuntu: "
+    "apt install chromium; elsewhere: .venv/bin/python -m playwright install chromium), "
+    "or name one in MINI_BROWSER."
 )
 INSPECT = (Path(__file__).resolve().parent / "deck" / "inspect.js").read_text(encoding="utf-8")
 
@@ -62,11 +73,7 @@ def opened() -> Iterator:
         raise MissingPartError("Playwright is missing: run `make setup`.") from None
     path = executable()
     if path is None:
-        raise MissingPartError(
-            "There is no browser here for PDFs and checks: install Chromium (Debian, Ubuntu: "
-            "apt install chromium; elsewhere: .venv/bin/python -m playwright install chromium), "
-            "or name one in MINI_BROWSER."
-        )
+        raise MissingPartError(ADVICE)
     root = hasattr(os, "geteuid") and os.geteuid() == 0
     with sync_playwright() as playwright:
         try:
@@ -188,3 +195,9 @@ def print_pdf(browser, path: Path, target: Path) -> int:
         pages = page.locator(".pdf-page").count()
         page.pdf(path=target, prefer_css_page_size=True, print_background=True)
     return pages
+
+
+if __name__ == "__main__":
+    found = executable()
+    print(found or ADVICE, file=sys.stdout if found else sys.stderr)
+    sys.exit(0 if found else 1)

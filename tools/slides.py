@@ -242,6 +242,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_intermixed_args(arguments)
     try:
         paths = chosen(options.notebooks)
+        vendor.require()
         if options.job == "check":
             return 1 if check(paths, options.out) else 0
         if options.job == "pdf":

@@ -57,8 +57,8 @@ def read(name: str) -> str:
 
 def _advice(package: str, why: str) -> str:
     return (
-        f"Decks need {package}, but {why}: run `make setup` once on a machine that reaches the npm "
-        f"registry, or put the archive made by `npm pack {package}` into {FOLDER} and run it again."
+        f"Decks need {package}, but {why}: run `make slides` once where the npm registry can be "
+        f"reached, or put the archive that `npm pack {package}` makes into {FOLDER}."
     )
 
 
@@ -96,7 +96,16 @@ def _download(package: str) -> bytes:
     """The archive of one package, by npm; ValueError says why it could not be had."""
     with tempfile.TemporaryDirectory() as folder:
         run = subprocess.run(
-            [*_npm(), "pack", "--silent", "--json", "--pack-destination", folder, package],
+            [
+                *_npm(),
+                "pack",
+                "--json",
+                "--prefer-offline",
+                "--fetch-retries=0",
+                "--pack-destination",
+                folder,
+                package,
+            ],
             capture_output=True,
             text=True,
             cwd=folder,
@@ -125,12 +134,13 @@ def fetch() -> list[str]:
     return problems
 
 
-def licences() -> dict[str, str]:
-    """Where each package comes from, for the deck's own source: `{package: licence}`."""
-    return {"reveal.js@6.0.2": "MIT, Hakim El Hattab", "mathjax@3.2.2": "Apache 2.0, MathJax"}
+def require() -> None:
+    """Fetch what is missing; MissingPartError says what could not be had, and the way out."""
+    if problems := fetch():
+        raise MissingPartError("\n".join(problems))
 
 
 if __name__ == "__main__":
-    for sentence in (problems := fetch()):
-        print(sentence, file=sys.stderr)
+    problems = fetch()
+    print("\n".join(problems), end="\n" * bool(problems), file=sys.stderr)
     sys.exit(1 if problems else 0)

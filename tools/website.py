@@ -144,6 +144,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=SITE, help="folder (default: build/site)")
     options = parser.parse_args(arguments)
     try:
+        vendor.require()
         pages = build(options.out)
     except vendor.MissingPartError as problem:
         print(problem, file=sys.stderr)
