@@ -285,6 +285,7 @@ def test_the_speaker_view_shows_the_notes(tmp_path, chromium):
         with page.expect_popup() as opening:
             page.keyboard.press("s")
         view = opening.value
+        view.set_default_timeout(browser.SECONDS * 1000)
         notes = view.locator(".speaker-controls-notes")
         notes.get_by_text("Say this aloud.").wait_for()
         # Both previews are the deck itself, loaded from the disk.

@@ -104,6 +104,16 @@ def brief(node: NotebookNode) -> NotebookNode:
     return node
 
 
+def coloured(body: str) -> str:
+    """The verdicts of an HTML text in the colours that the figures give them."""
+    return re.sub(
+        r"<strong>((contradicted|inconclusive)\b)",
+        lambda found: f'<strong class="{found[2].lower()}">{found[1]}',
+        body,
+        flags=re.IGNORECASE,
+    )
+
+
 def asset(name: str) -> str:
     """One of the files in tools/deck/."""
     return (ASSETS / name).read_text(encoding="utf-8")
@@ -148,7 +158,7 @@ def deck(node: NotebookNode) -> str:
         "scripts": [inline(script) for script in scripts],
     }
     body, _ = exporter.from_notebook_node(node, resources={"deck": parts})
-    body = re.sub(r"<strong>(contradicted|inconclusive)<", r'<strong class="\1">\1<', body)
+    body = coloured(body)
     # Links between notebooks become links between decks.
     return re.sub(r'href="(\d\d_\w+)\.ipynb(#[^"]*)?"', r'href="\1.html"', body)
 

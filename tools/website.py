@@ -26,11 +26,6 @@ SITE = ROOT / "build" / "site"
 ASSETS = Path(__file__).resolve().parent / "website"
 
 
-def coloured(body: str) -> str:
-    """Verdicts in their colours."""
-    return re.sub(r"<strong>(contradicted|inconclusive)<", r'<strong class="\1">\1<', body)
-
-
 def frame(title: str, up: str, extra: str = "") -> tuple[str, str]:
     """What stands before and after the body of a page; `up` leads to the site's top folder."""
     head = f"""<!DOCTYPE html>
@@ -76,13 +71,13 @@ def notebook_page(path: Path) -> str:
         exclude_output_prompt=True,
     )
     body, _ = exporter.from_notebook_node(node)
-    return head + coloured(relinked(body)) + foot
+    return head + slides.coloured(relinked(body)) + foot
 
 
 def text_page(title: str, markdown: str) -> str:
     """A page of Markdown, in the site's top folder."""
     head, foot = frame(title, "")
-    return head + coloured(relinked(markdown2html(markdown))) + foot
+    return head + slides.coloured(relinked(markdown2html(markdown))) + foot
 
 
 def scoreboard_text() -> str:
