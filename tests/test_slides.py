@@ -205,6 +205,11 @@ SPOILT = [
         ),
         "asks for https://a.org/a.css",
     ),
+    (
+        "an object instead of its picture",
+        marked(code("1", stream("<Line2D at 0x7f20ac542c50>")), "slide"),
+        "an object where",
+    ),
     ("nothing on it", markdown("<!-- to do -->", "slide"), "nothing on it"),
     ("hidden code", marked(code("x = 1", tags=("hide-input",)), "slide"), "nothing on it"),
     ("only a heading", markdown("## Later", "slide"), "nothing on it but a heading"),

@@ -63,6 +63,8 @@
     const size = parseFloat(getComputedStyle(part.parent).fontSize);
     const output = part.parent.closest("pre, code, .jp-OutputArea-output");
     if (size < (output ? 18 : 24)) findings.push(`${part.name} is only ${size} pixels large`);
+    if (/<[\w.]+ at 0x[0-9a-f]+>/.test(part.node.data))
+      findings.push(`an object where a value was meant: ${part.name}`);
     if (!part.parent.closest("pre, code") &&
         /\$[^$]+\$|\\\(|\\\[|\\begin\{|\\[a-zA-Z]{2,}/.test(part.node.data))
       findings.push(`a formula that was not set: ${part.name}`);
