@@ -1,10 +1,10 @@
-"""Open-world learning: refuse what was never seen, find the classes in it, and learn them.
+"""Open-world classification: answer for the classes that were seen, refuse the others.
 
-Shu, Xu, Liu, "DOC: Deep Open Classification of Text Documents", EMNLP 2017, arXiv:1709.08716; Fei,
-Liu, "Breaking the Closed World Assumption in Text Classification", NAACL 2016 (CBS); Chen, Liu,
-"Lifelong Machine Learning", 2nd ed. 2018, chapter 5 (the loop). Read downwards: seen and unseen
-classes, DOC (section 2 of its paper: loss, thresholds, rule), measures, CBS, one turn of the loop.
-Throughout, K classes are seen, with labels 0 .. K-1, and -1 means "none of these".
+Shu, Xu, Liu, "DOC: Deep Open Classification of Text Documents", EMNLP 2017, arXiv:1709.08716; and
+Fei, Liu, "Breaking the Closed World Assumption in Text Classification", NAACL 2016 (CBS). Read
+downwards: seen and unseen classes; DOC, as in section 2 of its paper: loss, thresholds, rule; the
+measures; CBS. What becomes of the refused is in `mini.discovery`. Throughout, K classes are seen,
+with labels 0 .. K-1, and -1 means "none of these".
 Differences from DOC's released code: it asks the threshold of the likeliest class only, where the
 paper (and this file) reject if *all* classes refuse; its alpha is 1, the paper's is 3; it drops
 logits at random while training; it uses text.
@@ -18,9 +18,10 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from sklearn.metrics import f1_score
-from sklearn.metrics.cluster import contingency_matrix
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cosine_similarity, logsigmoid, one_hot
 
 from mini.data import Dataset, Split
@@ -164,12 +165,6 @@ def oscr(known_scores: ArrayLike, known_correct: ArrayLike, unknown_scores: Arra
     return float((higher + at_least).mean() / 2 / len(scores))
 
 
-def purity(clusters: ArrayLike, labels: ArrayLike) -> float:
-    """Share of items whose label is their cluster's commonest, in (0, 1]."""
-    table = contingency_matrix(labels, clusters)  # [labels, clusters]
-    return float(table.max(axis=0).sum() / table.sum())
-
-
 # CBS: one linear classifier per class, in the space of similarities to that class's centre
 
 
@@ -189,50 +184,15 @@ def svm_scores(
 ) -> Tensor:
     """Decision values `[M, K]` of K linear SVMs, class against rest, trained on `[N, D]`.
 
-    With `centres`, SVM k sees `centre_similarities` to centre k (CBS learning), else the features.
+    With `centres`, SVM k sees `centre_similarities` to centre k (CBS learning), else the features;
+    either is scaled to unit variance first.
     """
     columns = []
     for k in range(int(labels.max()) + 1):
         views = features, queries
         if centres is not None:
             views = [centre_similarities(x, centres[k]) for x in views]
-        svm = LinearSVC(random_state=0).fit(views[0].numpy(), (labels == k).numpy())
+        svm = make_pipeline(StandardScaler(), LinearSVC(random_state=0))
+        svm.fit(views[0].numpy(), (labels == k).numpy())
         columns.append(torch.from_numpy(svm.decision_function(views[1].numpy())))
     return torch.stack(columns, dim=1)
-
-
-# The loop
-
-
-def name_clusters(
-    clusters: Tensor, labels: Tensor, budget: int, generator: torch.Generator
-) -> Tensor:
-    """Ask for the labels of `budget` items per cluster; each cluster gets the commonest answer.
-
-    `clusters` and `labels` are `[N]`; returns one name for each cluster, `[clusters.max() + 1]`.
-    Raises ValueError for a budget below 1.
-    """
-    if budget < 1:
-        raise ValueError(f"budget is {budget}: ask for at least one label per cluster.")
-    names = []
-    for cluster in range(int(clusters.max()) + 1):
-        members = (clusters == cluster).nonzero().flatten()
-        asked = members[torch.randperm(len(members), generator=generator)[:budget]]
-        names.append(labels[asked].mode().values)
-    return torch.stack(names)
-
-
-class ExtendedHead(nn.Module):
-    """An old head's logits, untouched, and beside them those of `k` new units: `[B, N + k]`.
-
-    Old and new units are computed apart, so old logits stay the same to the last bit for the same
-    features. The old units are frozen unless `trains_old`.
-    """
-
-    def __init__(self, old: nn.Linear, k: int, *, trains_old: bool = False):
-        super().__init__()
-        self.old = old.requires_grad_(trains_old)
-        self.new = nn.Linear(old.in_features, k).to(old.weight)
-
-    def forward(self, features: Tensor) -> Tensor:
-        return torch.cat([self.old(features), self.new(features)], dim=1)

@@ -15,7 +15,7 @@ from sklearn.metrics import f1_score, roc_auc_score
 from torch import nn
 from torch.nn.functional import binary_cross_entropy, one_hot
 
-from mini import data, openset
+from mini import data, discovery, openset
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -327,8 +327,8 @@ def test_rejecting_everything_scores_two_u_by_one_plus_u():
 
 
 def test_purity():
-    assert openset.purity([0, 0, 0, 1, 1], [5, 5, 7, 7, 7]) == 0.8
-    assert openset.purity([0, 1, 2], [4, 4, 4]) == 1
+    assert discovery.purity([0, 0, 0, 1, 1], [5, 5, 7, 7, 7]) == 0.8
+    assert discovery.purity([0, 1, 2], [4, 4, 4]) == 1
 
 
 # CBS
@@ -369,18 +369,18 @@ def test_cbs_refuses_far_points_and_a_linear_svm_does_not():
 def test_clusters_are_named_by_the_majority_of_those_asked():
     clusters = torch.tensor([0, 0, 0, 1, 1, 2])
     labels = torch.tensor([7, 7, 3, 4, 4, 9])
-    assert openset.name_clusters(clusters, labels, 10, random(0)).tolist() == [7, 4, 9]
-    one = {int(openset.name_clusters(clusters, labels, 1, random(s))[0]) for s in range(20)}
+    assert discovery.name_clusters(clusters, labels, 10, random(0)).tolist() == [7, 4, 9]
+    one = {int(discovery.name_clusters(clusters, labels, 1, random(s))[0]) for s in range(20)}
     assert one == {3, 7}
     with pytest.raises(ValueError, match="budget is 0"):
-        openset.name_clusters(clusters, labels, 0, random(0))
+        discovery.name_clusters(clusters, labels, 0, random(0))
 
 
 def test_an_extended_head_leaves_old_logits_alone():
     torch.manual_seed(0)
     old, x = nn.Linear(6, 4), torch.randn(50, 6)
     weight, bias, before = old.weight.clone(), old.bias.clone(), old(x).detach()
-    head = openset.ExtendedHead(old, 3)
+    head = discovery.ExtendedHead(old, 3)
     optimizer = torch.optim.AdamW(head.parameters(), lr=0.1, weight_decay=0.1)
     for _ in range(5):
         optimizer.zero_grad()
@@ -391,10 +391,10 @@ def test_an_extended_head_leaves_old_logits_alone():
     assert torch.equal(after[:, :4], before)
     assert torch.equal(old.weight, weight)
     assert torch.equal(old.bias, bias)
-    assert not torch.allclose(after[:, 4:], openset.ExtendedHead(old, 3)(x)[:, 4:])
+    assert not torch.allclose(after[:, 4:], discovery.ExtendedHead(old, 3)(x)[:, 4:])
 
 
 def test_old_units_can_be_trained_on_request():
-    head = openset.ExtendedHead(nn.Linear(6, 4).double(), 1, trains_old=True)
+    head = discovery.ExtendedHead(nn.Linear(6, 4).double(), 1, trains_old=True)
     assert all(parameter.requires_grad for parameter in head.parameters())
     assert head.new.weight.dtype == torch.float64
