@@ -62,10 +62,10 @@ def closed_world(dataset: Dataset, seen: Sequence[int], *, held_out: float, seed
         raise ValueError(f"held_out={held_out}: expected a share between 0 and 1, such as 0.2.")
     images, labels = seen_only(dataset.train, seen)
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
-    parts = order.split([len(order) - round(held_out * len(order)), round(held_out * len(order))])
+    parts = order.tensor_split([len(order) - round(held_out * len(order))])
     train, rest = (Split(images[part], labels[part]) for part in parts)
     pixels = train.images.float() / 255
-    mean, std = pixels.mean(dim=(0, 2, 3)), pixels.std(dim=(0, 2, 3))
+    mean, std = pixels.mean(dim=(0, 2, 3)), pixels.std(dim=(0, 2, 3)).clamp(min=1 / 255)
     names = tuple(dataset.classes[label] for label in seen)
     return replace(dataset, train=train, test=rest, classes=names, mean=mean, std=std)
 
