@@ -1,0 +1,51 @@
+"""Discovery: find the classes among what was refused, and add them to a trained network.
+
+The second half of the loop of open-world learning (Chen, Liu, "Lifelong Machine Learning", 2nd ed.
+2018, chapter 5; Shu, Xu, Liu, arXiv:1801.05609): cluster the refused (by scikit-learn), ask a
+person for the labels of a few in each cluster, and extend the head by one sigmoid unit per class.
+"""
+
+import torch
+from numpy.typing import ArrayLike
+from sklearn.metrics.cluster import contingency_matrix
+from torch import Tensor, nn
+
+
+def purity(clusters: ArrayLike, labels: ArrayLike) -> float:
+    """Share of items whose label is their cluster's commonest, in (0, 1]."""
+    table = contingency_matrix(labels, clusters)  # [labels, clusters]
+    return float(table.max(axis=0).sum() / table.sum())
+
+
+def name_clusters(
+    clusters: Tensor, labels: Tensor, budget: int, generator: torch.Generator
+) -> Tensor:
+    """Ask for the labels of `budget` items per cluster; each cluster gets the commonest answer.
+
+    `clusters` and `labels` are `[N]`; returns one name for each cluster, `[clusters.max() + 1]`.
+    Raises ValueError for a budget below 1.
+    """
+    if budget < 1:
+        raise ValueError(f"budget is {budget}: ask for at least one label per cluster.")
+    names = []
+    for cluster in range(int(clusters.max()) + 1):
+        members = (clusters == cluster).nonzero().flatten()
+        asked = members[torch.randperm(len(members), generator=generator)[:budget]]
+        names.append(labels[asked].mode().values)
+    return torch.stack(names)
+
+
+class ExtendedHead(nn.Module):
+    """An old head's logits, untouched, and beside them those of `k` new units: `[B, N + k]`.
+
+    Old and new units are computed apart, so old logits stay the same to the last bit for the same
+    features. The old units are frozen unless `trains_old`.
+    """
+
+    def __init__(self, old: nn.Linear, k: int, *, trains_old: bool = False):
+        super().__init__()
+        self.old = old.requires_grad_(trains_old)
+        self.new = nn.Linear(old.in_features, k).to(old.weight)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return torch.cat([self.old(features), self.new(features)], dim=1)
