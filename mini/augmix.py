@@ -20,7 +20,16 @@ from torch.nn.functional import cross_entropy, log_softmax
 from mini.batches import unit_images, whole_number
 from mini.operations import OPERATIONS, operate
 
-__all__ = ["OPERATIONS", "Recipe", "augmix", "draw", "jensen_shannon", "mix", "objective"]
+__all__ = [
+    "OPERATIONS",
+    "Recipe",
+    "augmix",
+    "draw",
+    "jensen_shannon",
+    "mix",
+    "objective",
+    "operate",
+]
 
 
 class Recipe(NamedTuple):

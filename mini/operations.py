@@ -45,8 +45,8 @@ def equalize(images: Tensor, _: Tensor) -> Tensor:
     counts.scatter_add_(2, values, values.new_ones(1).expand_as(values))
     brightest = counts.gather(2, values.amax(2, keepdim=True))  # how many have the largest value
     step = (values.shape[2] - brightest) // 255
-    table = (step // 2 + counts.cumsum(2) - counts) // step.clamp(min=1)
-    table = torch.where(step > 0, table, torch.arange(256, device=images.device))
+    table = ((step // 2 + counts.cumsum(2) - counts) / step.clamp(min=1)).int()
+    table = torch.where(step > 0, table, torch.arange(256, device=images.device).int())
     return table.clamp(max=255).byte().gather(2, values).view_as(images)
 
 
