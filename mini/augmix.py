@@ -112,7 +112,7 @@ def jensen_shannon(*logits: Tensor) -> Tensor:
     """Mean Jensen-Shannon divergence of the predictions `softmax(logits)`, each [B, K]; a scalar.
 
     JS(p_1, ..., p_n) = 1/n sum_i KL(p_i || M) with M their mean, in nats, from 0 to ln n (section
-    3, equation 3). Raises ValueError for fewer than two tensors, or different shapes.
+    3). Raises ValueError for fewer than two tensors, or different shapes.
     """
     shapes = {tuple(one.shape) for one in logits}
     if len(logits) < 2 or len(shapes) > 1 or logits[0].ndim != 2:
@@ -134,7 +134,7 @@ def objective(
     views: int = 2,
     **options,
 ) -> Tensor:
-    """Cross-entropy of the clean images plus `weight` times the divergence of all (equation 2).
+    """Cross-entropy of the clean images plus `weight` times the divergence of all (section 3).
 
     `images` are [B, 3, H, W] in [0, 1]: the model normalises them itself. All 1 + `views` versions
     go through it as one batch; `options` are those of `augmix`.
