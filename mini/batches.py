@@ -105,6 +105,20 @@ def whole_number(what: str, value: int, *, at_least: int) -> int:
     return number
 
 
+def unit_images(images: Tensor) -> None:
+    """Raises ValueError unless `images` are float [B, 3, H, W] with values in [0, 1]."""
+    if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
+        raise ValueError(
+            f"images are {images.dtype} {list(images.shape)}: give floats [B, 3, H, W] in [0, 1]; "
+            "uint8 images are divided by 255 first."
+        )
+    if len(images) and not (images.min() >= 0 and images.max() <= 1):
+        raise ValueError(
+            f"images lie between {images.min():.3g} and {images.max():.3g}: give values in [0, 1], "
+            "and normalise later."
+        )
+
+
 def _draw(
     images: Tensor, pad: int, mirror: bool, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:

@@ -28,6 +28,7 @@ from torch.nn.functional import interpolate
 from torchvision.transforms.functional import normalize
 
 from mini import archives, data, digits, files, folders
+from mini.batches import unit_images
 
 few = settings(max_examples=25, deadline=None)
 
@@ -468,6 +469,22 @@ def test_a_cuda_device_gets_the_same_batches():
     for (images, labels), (cuda_images, cuda_labels) in zip(*found.values(), strict=True):
         torch.testing.assert_close(images, cuda_images.cpu())
         assert labels.equal(cuda_labels.cpu())
+
+
+def test_images_that_are_no_floats_between_zero_and_one_are_refused():
+    good = torch.rand(2, 3, 4, 5)
+    unit_images(good)
+    unit_images(good[:0].double())
+    for bad, words in (
+        ((255 * good).byte(), "uint8 images are divided by 255"),
+        (good[0], "give floats"),
+        (good[:, :1], "give floats"),
+        (2 * good, r"give values in \[0, 1\]"),
+        (good - 0.5, r"give values in \[0, 1\]"),
+        (good * float("nan"), r"give values in \[0, 1\]"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            unit_images(bad)
 
 
 # CIFAR: archives in the official format, a few images large.
