@@ -1,0 +1,157 @@
+"""mixup and Manifold Mixup: train between the examples, in the input or in a hidden layer.
+
+Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018, arXiv:1710.09412, section 2.
+Verma et al., "Manifold Mixup", ICML 2019, arXiv:1806.05236, section 2. Read downwards: the mix,
+what is drawn, mixup, its loss, the same in a hidden layer; last what one looks at in a trained
+network (mixup, figure 2; Manifold Mixup, section 3.2). Differences from the authors' code: lambda
+and the permutation come from one generator, so that a seed decides both (theirs draw lambda from an
+unseeded one); the loss is cross-entropy throughout, as in both papers (the code of Manifold Mixup
+takes binary cross-entropy on the softmax, which is about K times smaller).
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from scipy.special import betaincinv
+from torch import Tensor, nn
+from torch.nn.functional import log_softmax, one_hot
+
+
+def mix(values: Tensor, lam: float, order: Tensor) -> Tensor:
+    """Mix_lambda(a, b) = lambda a + (1 - lambda) b: each row `[B, ...]` with row `order[i]`."""
+    return lam * values + (1 - lam) * values[order]
+
+
+def draw(
+    batch_size: int, alpha: float, *, generator: torch.Generator | None = None
+) -> tuple[float, Tensor]:
+    """One lambda ~ Beta(alpha, alpha) for the batch, and partners: a permutation, int64 `[B]`.
+
+    `alpha` = 0 gives lambda = 1, which is no mixing at all. A row may be its own partner. Raises
+    ValueError for an alpha that is negative or not finite.
+    """
+    if not (math.isfinite(alpha) and alpha >= 0):
+        raise ValueError(f"alpha={alpha}: expected a finite number >= 0; 0 switches mixing off.")
+    device = "cpu" if generator is None else generator.device
+    uniform = torch.rand((), dtype=torch.float64, generator=generator, device=device).item()
+    # The inverse of the distribution function turns a uniform number into a Beta one.
+    lam = float(betaincinv(alpha, alpha, uniform)) if alpha else 1.0
+    return lam, torch.randperm(batch_size, generator=generator, device=device)
+
+
+def mixup(
+    images: Tensor, targets: Tensor, alpha: float, *, generator: torch.Generator | None = None
+) -> tuple[Tensor, Tensor, float]:
+    """Mix a batch with a shuffled copy of itself: `(images, targets, lambda)` (section 2, eq. 1).
+
+    `images` is float `[B, ...]`, `targets` dense `[B, K]`, such as one-hot rows; both keep their
+    shape and are left as they were. One lambda, one permutation, for images and targets alike.
+    Raises ValueError for whole numbers, shapes that do not fit, or an alpha out of range.
+    """
+    _check(images, targets)
+    lam, order = draw(len(images), alpha, generator=generator)
+    order = order.to(images.device)
+    return mix(images, lam, order), mix(targets, lam, order), lam
+
+
+def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean over the batch of -sum_k t_k log softmax(logits)_k, in nats; both are `[B, K]`.
+
+    It is linear in the targets, so that mixing targets and mixing losses are the same. Raises
+    ValueError for unequal shapes, such as integer labels `[B]`.
+    """
+    if logits.shape != targets.shape:
+        raise ValueError(
+            f"logits {list(logits.shape)} and targets {list(targets.shape)} differ in shape: pass "
+            "one row of K target probabilities per row of logits."
+        )
+    return -(targets * log_softmax(logits, dim=1)).sum(dim=1).mean()
+
+
+def manifold_mixup(
+    stages: Sequence[Callable[[Tensor], Tensor]],
+    images: Tensor,
+    targets: Tensor,
+    alpha: float,
+    *,
+    layers: Sequence[int],
+    generator: torch.Generator | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Mix the states before one random stage: `(logits, targets)` (section 2, eq. 1).
+
+    The network is stages[-1](... stages[0](images)). Layer k of `layers` (the set S) means after k
+    stages: 0 mixes the images themselves, len(stages) - 1 what the last stage sees. One k, one
+    lambda, one permutation a batch. `layers=[0]` is mixup. Raises ValueError as `mixup` does, and
+    for layers that are none of 0 .. len(stages) - 1, or no layer at all.
+    """
+    _check(images, targets)
+    layers = sorted(set(layers))
+    if not layers or not set(layers) <= set(range(len(stages))):
+        raise ValueError(
+            f"layers={layers}: expected one or more of 0 to {len(stages) - 1}, the number of "
+            "stages that come before the mix; for no mixing pass alpha=0."
+        )
+    lam, order = draw(len(images), alpha, generator=generator)
+    device, order = order.device, order.to(images.device)
+    k = layers[torch.randint(len(layers), (), generator=generator, device=device)]
+    h = images
+    for depth, stage in enumerate(stages):
+        if depth == k:
+            h, targets = mix(h, lam, order), mix(targets, lam, order)
+        h = stage(h)
+    return h, targets
+
+
+def between(
+    model: nn.Module, images: Tensor, labels: Tensor, partners: Tensor, lam: float
+) -> tuple[Tensor, Tensor]:
+    """Misses and input gradients at lambda x_i + (1 - lambda) x_j, j = partners[i]: each `[P]`.
+
+    For the P pairs whose labels (int64 `[B]`) differ: whether the prediction is neither label (a
+    miss: 1.0), and the Euclidean norm of the gradient, with respect to the pixels, of the
+    cross-entropy with the mixed label (mixup, figure 2). The model should be in evaluation mode.
+    """
+    pairs = labels != labels[partners]
+    y_i, y_j = labels[pairs], labels[partners][pairs]
+    x = mix(images, lam, partners)[pairs].requires_grad_()
+    logits = model(x)
+    targets = mix(one_hot(labels, logits.shape[1]).to(logits), lam, partners)[pairs]
+    loss = soft_cross_entropy(logits, targets) * len(x)  # a sum: each image its own gradient
+    (gradient,) = torch.autograd.grad(loss, x)
+    predicted = logits.argmax(dim=1)
+    misses = (predicted != y_i) & (predicted != y_j)
+    return misses.float(), gradient.flatten(1).norm(dim=1)
+
+
+def singular_values(hidden: Tensor, labels: Tensor, *, centred: bool = False) -> Tensor:
+    """Of each class's hidden states, rows = samples, in falling order: `[K, D]` (section 3.2).
+
+    `hidden` is `[N, D]`, `labels` int64 `[N]`; `centred` takes each class's mean away first. Raises
+    ValueError for a class of fewer than D samples.
+    """
+    classes = [hidden[labels == label] for label in labels.unique()]
+    if min(len(states) for states in classes) < hidden.shape[1]:
+        raise ValueError(
+            f"A class has fewer samples than the {hidden.shape[1]} hidden units: pass more samples."
+        )
+    if centred:
+        classes = [states - states.mean(dim=0) for states in classes]
+    return torch.stack([torch.linalg.svdvals(states) for states in classes])
+
+
+def _check(images: Tensor, targets: Tensor) -> None:
+    if not images.is_floating_point():
+        raise ValueError(
+            f"The images are {images.dtype}, which cannot hold a mix: pass floating-point ones, "
+            "such as images.float() / 255."
+        )
+    if targets.ndim != 2 or not targets.is_floating_point():
+        raise ValueError(
+            f"The targets are {targets.dtype} {list(targets.shape)}: pass probabilities [B, K], "
+            "such as one_hot(labels, K).float()."
+        )
+    if len(images) != len(targets) or len(images) == 0:
+        raise ValueError(
+            f"{len(images)} images and {len(targets)} targets: pass one row of targets an image."
+        )
