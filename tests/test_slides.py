@@ -18,6 +18,7 @@ from nbformat import v4
 from PIL import Image
 
 import anatomy
+from mini import scoreboard
 from sample_notebook import code, markdown, notebook_of, stream
 from tools import browser, slides, vendor, website
 from tools.environment import NOTEBOOKS
@@ -159,6 +160,20 @@ def test_what_a_deck_shows_and_what_it_leaves_out(parts):
     assert "+0.2\xa0[+0.1,\xa0+0.3],\xa0n\xa0=\xa03" in text
     assert "claimed: above 0" not in text
     assert outside(text) == []
+
+
+def test_the_scoreboard_fits_all_notebooks(tmp_path, chromium):
+    row = "| [04 Manifold mixup](04_x.ipynb) | digits on photographs | quick | 8 |"
+    row += " 15 | [14](04_x.ipynb#why) | [11](04_x.ipynb#why) | 5 | 18.4 | 2 cores |\n"
+    head, rule = scoreboard.table([]).splitlines()
+    cells = (
+        markdown("## The scoreboard\n\nRead from `results/`, one line for each run.", "slide"),
+        marked(code("1", display("text/markdown", f"{head}\n{rule}\n{row * 16}")), "-"),
+    )
+    cells[1].metadata["tags"] = ["hide-input"]
+    path = write(talk(*cells), tmp_path)
+    assert browser.inspect(chromium, path).findings == []
+    assert "2 cores" not in path.read_text(encoding="utf-8")
 
 
 FULL = "\n\n".join(f"Line {number}." for number in range(9))
