@@ -1,0 +1,200 @@
+"""Sharpness-aware minimisation: take the gradient from the worst place nearby, the step from here.
+
+Foret, Kleiner, Mobahi, Neyshabur, "Sharpness-Aware Minimization for Efficiently Improving
+Generalization", ICLR 2021, arXiv:2010.01412. Read downwards: the climb (eq. 2), the two passes of
+algorithm 1, batch norm between them, and the sharpness itself (figure 3). The adaptive form is
+ASAM's (Kwon et al. 2021, arXiv:2102.11600). Unlike in the authors' JAX code, weight decay does not
+bend the climb; as there, batch norm's running statistics come from the first pass alone.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.nn.utils import get_total_norm
+
+ETA = 0.01  # the adaptive form's T = |w| + ETA (ASAM, section 3)
+
+
+def dual_norm_step(
+    g: Tensor | Sequence[Tensor], rho: float = 1.0, p: float = 2.0
+) -> Tensor | list[Tensor]:
+    """The e with ||e||_p <= rho and the largest inner product with the gradient `g` (eq. 2).
+
+    `g` is a tensor, or one vector in parts of any shape; e is like it. With 1/p + 1/q = 1,
+    e = rho sign(g) |g|^(q-1) / (||g||_q^q)^(1/p): for p = 2 rho g / ||g||, for infinity
+    rho sign(g), and for 1 all of rho on the largest |g|, shared among equals. It does not depend
+    on the length of `g`, and is zero for `g` = 0. Raises ValueError unless 1 <= p <= infinity.
+    """
+    if not p >= 1:
+        raise ValueError(f"p={p!r} gives no norm: choose p >= 1, or math.inf.")
+    if isinstance(g, Tensor):
+        return dual_norm_step([g], rho, p)[0]
+    q = 1 / (1 - 1 / p) if p > 1 else math.inf
+    largest = get_total_norm(g, math.inf).clamp(min=torch.finfo(g[0].dtype).tiny)
+    u = [part / largest for part in g]  # at most 1, so that no power over- or underflows
+    if p == 2:  # the usual case, in fewer passes
+        length = get_total_norm(u).clamp(min=1)  # at least 1, unless all is zero
+        return [part * (rho / length) for part in u]
+    total = sum(part.abs().pow(q).sum() for part in u).clamp(min=1)
+    return [rho * part.sign() * part.abs().pow(q - 1) / total.pow(1 / p) for part in u]
+
+
+@contextmanager
+def frozen_batch_norm(model: nn.Module | None = None) -> Iterator[None]:
+    """Inside, batch norm in training mode leaves its running statistics and its counter alone.
+
+    It still normalises by the batch. Without a model this holds for every layer called inside.
+    """
+    frozen: list[_BatchNorm] = []
+
+    def freeze(module: nn.Module, *_: object) -> None:
+        if isinstance(module, _BatchNorm) and module.track_running_stats:
+            module.track_running_stats = False
+            frozen.append(module)
+
+    hook = register_module_forward_pre_hook(freeze) if model is None else None
+    try:
+        for module in model.modules() if model is not None else ():
+            freeze(module)
+        yield
+    finally:
+        if hook:
+            hook.remove()
+        for module in frozen:
+            module.track_running_stats = True
+
+
+class SAM(torch.optim.Optimizer):
+    """Algorithm 1 around any optimizer: `SAM(model.parameters(), torch.optim.SGD, lr=0.1)`.
+
+    `rho` >= 0 is the radius of the ball, `p` >= 1 its norm; `adaptive` measures it in units of
+    T = |w| + 0.01 (ASAM; its rho is about ten times larger). Groups may have their own `rho` and
+    `adaptive`; the norm is one over all. `inner_steps` > 1 aims again from the perturbed point
+    (table 11). All else goes to the base optimizer, which shares groups and state with this one.
+
+    Raises ValueError for a rho, p or inner_steps out of range, or a base that is built already.
+    """
+
+    def __init__(
+        self,
+        params: Iterable,
+        base_optimizer: Callable[..., torch.optim.Optimizer],
+        rho: float = 0.05,
+        *,
+        adaptive: bool = False,
+        p: float = 2.0,
+        inner_steps: int = 1,
+        **base_kwargs: object,
+    ):
+        if not callable(base_optimizer):
+            raise ValueError("base_optimizer is one already: give its class and its options.")
+        if not p >= 1 or inner_steps < 1:
+            raise ValueError(f"Expected p >= 1 and inner_steps >= 1, not {p=}, {inner_steps=}.")
+        super().__init__(params, {"rho": rho, "adaptive": adaptive})
+        for group in self.param_groups:
+            if not 0 <= group["rho"] < math.inf:
+                raise ValueError(f"rho={group['rho']!r} is no radius: choose a number >= 0.")
+        self.p, self.inner_steps = p, inner_steps
+        self.base = base_optimizer(self.param_groups, **base_kwargs)
+        self.param_groups, self.state = self.base.param_groups, self.base.state
+        self.defaults = self.base.defaults | self.defaults
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Load what `state_dict` gave, into the base optimizer too."""
+        self.base.load_state_dict(state_dict)
+        self.param_groups, self.state = self.base.param_groups, self.base.state
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Tensor] | Sequence[Callable[[], Tensor]]) -> Tensor:
+        """One step; returns the loss at the unperturbed weights.
+
+        `closure` computes loss and gradients; it is called twice, at w and at w + e, and gradients
+        are cleared before each call. Scaling or clipping them in the closure acts on the second
+        call alone, as e ignores the length of its gradient. Several closures are m-sharpness: each
+        is one part of the batch and climbs for itself, and the borrowed gradients are averaged.
+        """
+        closures = [closure] if callable(closure) else list(closure or ())
+        if not closures:
+            raise ValueError("SAM needs two gradients: call step(closure), see mini.training.fit.")
+        weights = [w for group in self.param_groups for w in group["params"]]
+        losses, borrowed = [], []
+        for part in closures:
+            losses.append(self._two_passes(torch.enable_grad()(part), weights))
+            borrowed.append([w.grad for w in weights])
+        if len(closures) > 1:
+            for w, gradients in zip(weights, zip(*borrowed, strict=True), strict=True):
+                seen = [g for g in gradients if g is not None]
+                w.grad = sum(seen) / len(closures) if seen else None
+        self.base.step()
+        return sum(losses) / len(losses)
+
+    def _two_passes(self, closure: Callable[[], Tensor], weights: list[Tensor]) -> Tensor:
+        """Leaves the gradient at w + e in the weights w, and returns the loss at w."""
+        self.zero_grad()
+        loss = closure()
+        old = [w.clone() for w in weights]
+        for _ in range(self.inner_steps):
+            self._climb()
+            self.zero_grad()
+            try:
+                with frozen_batch_norm():
+                    closure()
+            finally:  # w + e - e is not w: the old weights are kept, not computed
+                for w, before in zip(weights, old, strict=True):
+                    w.copy_(before)
+        return loss
+
+    def _climb(self) -> None:
+        """Move every weight that has a gradient to w + e."""
+        pairs = [(w, group) for group in self.param_groups for w in group["params"]]
+        moving = [(w, group) for w, group in pairs if w.grad is not None]
+        if not moving:
+            return
+        T = [w.abs() + ETA if group["adaptive"] else None for w, group in moving]
+        g = [w.grad if t is None else t * w.grad for t, (w, _) in zip(T, moving, strict=True)]
+        e = self.direction(g)  # one vector in parts: one norm over everything
+        for t, part, (w, group) in zip(T, e, moving, strict=True):
+            w.add_(part if t is None else t * part, alpha=group["rho"])
+
+    def direction(self, g: list[Tensor]) -> list[Tensor]:
+        """The climb for radius 1, in parts like the gradient `g`: override it for a control."""
+        return dual_norm_step(g, 1.0, self.p)
+
+
+def top_eigenvalue(
+    loss: Tensor, params: Iterable[Tensor], *, iterations: int, generator: Generator | None = None
+) -> float:
+    """The largest eigenvalue of the Hessian of the scalar `loss` with respect to `params`.
+
+    Power iteration with Hessian-vector products from a random start: approaches it from below. If
+    the largest in size is negative, a second round finds the top of the spectrum shifted by it.
+    """
+    params = [w for w in params if w.requires_grad]
+    if loss.ndim or iterations < 1 or not params or not loss.requires_grad:
+        expected = "Expected a scalar loss of params that require a gradient, and iterations >= 1"
+        raise ValueError(f"{expected}, not shape {tuple(loss.shape)} and {iterations=}.")
+    gradient = torch.autograd.grad(loss, params, create_graph=True, materialize_grads=True)
+    gradient = torch.cat([g.flatten() for g in gradient])
+    if not gradient.requires_grad:  # a linear loss
+        return 0.0
+    start = torch.randn(len(gradient), generator=generator).to(gradient)
+
+    def times_hessian(v: Tensor) -> Tensor:
+        product = torch.autograd.grad(gradient, params, v, True, materialize_grads=True)
+        return torch.cat([h.flatten() for h in product])  # True: the graph is kept
+
+    def power(shift: float) -> float:
+        v, value = start, 0.0
+        for _ in range(iterations):
+            v = v / v.norm().clamp(min=torch.finfo(v.dtype).tiny)
+            product = times_hessian(v) - shift * v
+            value, v = float(v @ product), product
+        return value + shift
+
+    value = power(0.0)
+    return value if value >= 0 else power(value)
