@@ -1,0 +1,101 @@
+"""Random crops and colours for self-supervised training, on whole batches of tensors.
+
+Szegedy et al. 2015 (arXiv:1409.4842, section 6) drew boxes of random area and shape; SimCLR (Chen
+et al. 2020) and BYOL (Grill et al. 2020) made them, with random colours, what a network must see
+through. Boxes are clipped to the image where torchvision draws them again.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn.functional import grid_sample
+
+
+def random_boxes(
+    n: int, size: int, scale: tuple[float, float], *, generator: torch.Generator | None = None
+) -> Tensor:
+    """`n` boxes in a square of `size` pixels: int64 `[n, 4]` of top, left, height, width.
+
+    Areas are uniform in `scale` (shares of the square, in (0, 1]), ratios of width to height
+    log-uniform in 3/4 to 4/3, sides rounded and clipped to the square, places uniform. Raises
+    ValueError for another `scale`.
+    """
+    if not 0 < scale[0] <= scale[1] <= 1:
+        raise ValueError(f"scale={scale}: expected two shares with 0 < smallest <= largest <= 1.")
+    area, ratio, y, x = torch.rand(4, n, generator=generator).double()
+    area = size**2 * (scale[0] + (scale[1] - scale[0]) * area)
+    ratio = torch.exp(math.log(4 / 3) * (2 * ratio - 1))
+    height = (area / ratio).sqrt().round().clamp(1, size)
+    width = (area * ratio).sqrt().round().clamp(1, size)
+    top, left = y * (size - height + 1), x * (size - width + 1)
+    return torch.stack([top.floor(), left.floor(), height, width], dim=1).long()
+
+
+def resized_crop(images: Tensor, boxes: Tensor, size: int) -> Tensor:
+    """Cut box b out of image b and resize it: `[B, C, H, W]`, `[B, 4]` -> `[B, C, size, size]`.
+
+    Bilinear, without antialiasing; nothing outside the box shows, as in torchvision's function.
+    A negative width mirrors the crop.
+    """
+    top, left, height, width = boxes.to(images).T[..., None]  # [B, 1] each
+    middle = (torch.arange(size).to(images) + 0.5) / size  # of the output pixels, in (0, 1)
+    y = (middle * height).clamp(0.5).minimum(height - 0.5) + top  # [B, size], in input pixels
+    x = (middle * width.abs()).clamp(0.5).minimum(width.abs() - 0.5) + left
+    x = torch.where(width < 0, x.flip(1), x)
+    y, x = 2 * y / images.shape[2] - 1, 2 * x / images.shape[3] - 1  # corners at -1 and 1
+    grid = torch.stack(
+        [x[:, None, :].expand(-1, size, -1), y[:, :, None].expand(-1, -1, size)], dim=-1
+    )
+    return grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def recolour(
+    images: Tensor, strength: float, *, generator: torch.Generator | None = None
+) -> Tensor:
+    """Mix the channels of each image at random: x -> A x + b at every pixel, shapes are kept.
+
+    A = (1 - strength) I + strength N, N [3, 3] of normal numbers with rows of length 1 on average,
+    and b normal with deviation strength / 2. For normalised `[B, C, H, W]`: strength 0 changes
+    nothing; 1 forgets the colours, and inverts every second image.
+    """
+    b, c = images.shape[:2]
+    noise = torch.randn(b, c, c + 1, generator=generator).to(images)
+    A = (1 - strength) * torch.eye(c).to(images) + strength * noise[..., :c] / math.sqrt(c)
+    shift = 0.5 * strength * noise[..., c:, None]
+    return torch.einsum("bij,bjhw->bihw", A, images) + shift
+
+
+def multicrop(
+    images: Tensor,
+    *,
+    n_local: int,
+    generator: torch.Generator | None = None,
+    global_size: int | None = None,
+    local_size: int = 16,
+    global_scale: tuple[float, float] = (0.4, 1.0),
+    local_scale: tuple[float, float] = (0.1, 0.4),
+    mirror: bool = False,
+    colour: float = 0.0,
+) -> list[Tensor]:
+    """Random crops of each of `images` `[B, C, S, S]`: two global views, then `n_local` local ones.
+
+    Global views are resized to `global_size` (default: S), local ones to `local_size`; scales are
+    shares of the area (Caron et al. 2020; DINO, section 3.1). `mirror` turns half of the views
+    round, `colour` is the strength of `recolour`. `generator` is on the CPU (default: torch's own).
+    Raises ValueError for images that are no square, or a negative `n_local`.
+    """
+    b, _, size, other = images.shape
+    if size != other or n_local < 0:
+        raise ValueError(
+            f"Expected square images and n_local >= 0, not {size}x{other} and {n_local}."
+        )
+    views = []
+    kinds = [(global_scale, global_size or size)] * 2 + [(local_scale, local_size)] * n_local
+    for scale, side in kinds:
+        boxes = random_boxes(b, size, scale, generator=generator)
+        if mirror:
+            boxes[:, 3] *= 1 - 2 * torch.randint(2, (b,), generator=generator)
+        view = resized_crop(images, boxes.to(images.device), side)
+        views.append(recolour(view, colour, generator=generator) if colour else view)
+    return views
