@@ -319,7 +319,7 @@ def test_symmetries_of_alpha(values, shifts):
     (slope,) = torch.autograd.grad(loss(weights, [alphas]), alphas)
     assert slope.sum(dim=1).abs().max() < 1e-12
     moved = alphas + torch.tensor(shifts).double()[:, None]
-    assert abs(float(loss(weights, [moved]) - loss(weights, [alphas]))) < 1e-10
+    assert (loss(weights, [moved]) - loss(weights, [alphas])).abs() < 1e-10
 
 
 def test_at_alpha_zero_all_operations_count_alike():
