@@ -30,18 +30,19 @@ class MixedOp(nn.Module):
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
         """`x` [B, C, H, W] and `weights` [O], the softmax of an edge's alphas -> [B, C, H, W].
 
-        Operations whose weight is a constant zero are not computed. Raises ValueError unless there
-        is one weight for each operation.
+        What is zero for certain is not computed. Raises ValueError unless there is one weight for
+        each operation.
         """
         if weights.shape != (len(self.operations),):
             raise ValueError(
                 f"{tuple(weights.shape)} weights for {len(self.operations)} operations: give a "
                 "vector with one for each."
             )
-        pairs = zip(weights, self.operations, strict=True)
-        if not weights.requires_grad:
-            pairs = [(w, o) for w, o in pairs if w != 0]
-        terms = [w * o(x) for w, o in pairs]
+        terms = [
+            w * o(x)
+            for w, o in zip(weights, self.operations, strict=True)
+            if not isinstance(o, cells.Zero) and (weights.requires_grad or w != 0)
+        ]
         return sum(terms[1:], terms[0]) if terms else torch.zeros_like(x)
 
 
@@ -62,14 +63,11 @@ class SuperNet(cells.CellNet):
     ):
         edges = len(cells.edges(nodes))
 
-        def mixtures() -> list[MixedOp]:
-            candidates = [
-                [cells.operation(name, channels, searching=True) for name in operations]
-                for _ in range(edges)
-            ]
-            return [MixedOp(row) for row in candidates]
+        def mixed() -> MixedOp:
+            return MixedOp(cells.operation(name, channels, searching=True) for name in operations)
 
-        super().__init__(mixtures, channels, depth=depth, num_classes=num_classes, searching=True)
+        shape = {"depth": depth, "num_classes": num_classes}
+        super().__init__(lambda: [mixed() for _ in range(edges)], channels, searching=True, **shape)
         self.operations = tuple(operations)
         self.alphas = nn.Parameter(torch.zeros(edges, len(operations)))
 
@@ -143,9 +141,7 @@ def hypergradient(
     return [d - lr * h for d, h in zip(direct, product, strict=True)]  # equation 7
 
 
-def _gradient(
-    loss: Tensor, inputs: Sequence[Tensor], *, create_graph: bool = False
-) -> list[Tensor]:
+def _gradient(loss: Tensor, inputs: Sequence[Tensor], create_graph: bool = False) -> list[Tensor]:
     """The gradient in each input, zero where the loss does not depend on it."""
     found = [None]
     if loss.requires_grad:
