@@ -72,5 +72,5 @@ scoreboard: $(STAMP) ## fill the table in the README from results/
 	@$(IN_VENV) tools/scoreboard.py
 
 bench: $(STAMP) ## compare with other libraries, in benchmarks/
-	@for script in benchmarks/*.py; do \
+	@for script in $(filter-out benchmarks/turns.py,$(wildcard benchmarks/*.py)); do \
 	  echo "== $$script"; $(IN_VENV) "$$script" || exit 1; done

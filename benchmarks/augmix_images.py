@@ -5,22 +5,19 @@ loading processes. All take turns on the same digits, and the ratio is taken rou
 a slow moment of the machine slows all alike. Operations: the nine of the paper for all of them.
 """
 
-import argparse
-import platform
 import statistics
 import time
 from collections.abc import Callable
 
 import numpy as np
-import PIL
 import torch
-import torchvision
+import turns
 from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2.functional import to_pil_image
 
-from mini import augmix, data, notebook
+from mini import augmix, data
 
 SIZE = 32
 
@@ -68,18 +65,8 @@ def pillow_view(image: Image.Image, operations: list, random: np.random.Generato
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=1)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    device = notebook.device()
-    print(
-        f"{notebook.processor()}, {device}, {options.threads} thread(s), "
-        f"Python {platform.python_version()}, torch {torch.__version__}, "
-        f"torchvision {torchvision.__version__}, Pillow {PIL.__version__}; "
-        f"medians of {options.rounds} rounds"
-    )
+    chosen, device = turns.options(__doc__, rounds=7)
+    turns.heading(chosen, device, "torchvision", "pillow")
     pixels = data.load("digits", n_test=2000).test.images
     batch = pixels.to(device).float() / 255
     pictures = [to_pil_image(image) for image in pixels]
@@ -112,7 +99,7 @@ def main() -> None:
         "Pillow, image by image": (by_pillow, 300),
     }
     rounds = []
-    for _ in range(options.rounds + 1):
+    for _ in range(chosen.rounds + 1):
         rates = {}
         for name, (run, n) in runs.items():
             start = time.perf_counter()

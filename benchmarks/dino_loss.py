@@ -5,19 +5,16 @@ the ratio is taken round by round, so that a slow moment of the machine slows al
 memory is what a call allocates beyond its inputs (torch's profiler on a CPU).
 """
 
-import argparse
-import platform
-import statistics
-import time
 from collections.abc import Callable
-from importlib.metadata import version
+from functools import partial
 
 import torch
+import turns
 from lightly.loss import DINOLoss as LightlyLoss
 from torch import Tensor
 from torch.nn.functional import log_softmax, softmax
 
-from mini import dino, notebook
+from mini import dino
 
 LOCAL, BATCH, OUT = 8, 64, 4096
 TAU_S, TAU_T = 0.1, 0.04
@@ -71,22 +68,12 @@ def peak(step: Callable[[], object], device: torch.device) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=1)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    device = notebook.device()
+    chosen, device = turns.options(__doc__, rounds=15)
     generator = torch.Generator().manual_seed(0)
     logits = 2 * torch.rand(4 + LOCAL, BATCH, OUT, generator=generator).to(device) - 1
     teacher, student = list(logits[:2]), [g.clone().requires_grad_() for g in logits[2:]]
     losses = rivals(device)
-    print(
-        f"{notebook.processor()}, {device}, {options.threads} thread(s), "
-        f"Python {platform.python_version()}, torch {torch.__version__}, "
-        f"lightly {version('lightly')}; medians of {options.rounds} rounds"
-    )
+    turns.heading(chosen, device, "lightly")
 
     def step(loss: Callable) -> Tensor:
         for g in student:
@@ -95,26 +82,16 @@ def main() -> None:
         value.backward()
         return value.detach()
 
-    def seconds(loss: Callable) -> float:
-        start = time.perf_counter()
-        for _ in range(options.repeats):
-            step(loss)
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        return (time.perf_counter() - start) / options.repeats
-
     results = {}
     for who, loss in losses.items():  # three calls, so that the centre takes part
         values = torch.stack([step(loss) for _ in range(3)])
         results[who] = torch.cat([values, *(g.grad.flatten() for g in student)])
     for who, found in results.items():
         torch.testing.assert_close(found, results["ours"], rtol=1e-4, atol=1e-8, msg=who)
-    memory = {who: peak(lambda loss=loss: step(loss), device) for who, loss in losses.items()}
-    rounds = [{who: seconds(loss) for who, loss in losses.items()} for _ in range(options.rounds)]
+    steps = {who: partial(step, loss) for who, loss in losses.items()}
+    memory = {who: peak(run, device) for who, run in steps.items()}
     print(f"\n2 + {LOCAL} views, batch {BATCH}, K {OUT}: same values and gradients")
-    for who in losses:
-        median = statistics.median(turn[who] for turn in rounds)
-        ratio = statistics.median(turn[who] / turn["ours"] for turn in rounds)
+    for who, (median, ratio) in turns.take(steps, "ours", chosen.rounds, device).items():
         print(
             f"  {who:8} {1000 * median:7.2f} ms a step, {ratio:5.2f} times ours; "
             f"{memory[who] / 2**20:6.1f} MiB at most"

@@ -5,18 +5,14 @@ first three twice, so that 2 is the limit. The three take turns, and ratios are 
 round, so that a slow moment of the machine slows all alike.
 """
 
-import argparse
-import platform
-import statistics
-import time
 from collections.abc import Callable
-from importlib.metadata import version
 
 import pytorch_optimizer
 import torch
+import turns
 from torch.nn.functional import cross_entropy
 
-from mini import notebook, sam
+from mini import sam
 from mini.models import SmallResNet
 
 SIZES = {"width 16, batch 128": (16, 128), "width 32, batch 128": (32, 128)}
@@ -49,43 +45,14 @@ def stepper(who: str, width: int, batch: int, device: torch.device) -> Callable[
     return theirs if who == "pytorch-optimizer" else lambda: optimizer.step(closure)
 
 
-def seconds(step: Callable[[], object], repeats: int, device: torch.device) -> float:
-    """Mean time of `repeats` steps."""
-    start = time.perf_counter()
-    for _ in range(repeats):
-        step()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return (time.perf_counter() - start) / repeats
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--threads", type=int, default=1)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    device = notebook.device()
-    print(
-        f"{notebook.processor()}, {device}, {options.threads} thread(s), "
-        f"Python {platform.python_version()}, torch {torch.__version__}, pytorch-optimizer "
-        f"{version('pytorch-optimizer')}; "
-        f"medians of {options.rounds} rounds"
-    )
+    chosen, device = turns.options(__doc__, rounds=15)
+    turns.heading(chosen, device, "pytorch-optimizer")
     for name, (width, batch) in SIZES.items():
         whos = ("SGD", "ours", "pytorch-optimizer")
         steps = {who: stepper(who, width, batch, device) for who in whos}
-        repeats = max(1, int(0.3 / seconds(steps["SGD"], 3, device)))  # about 0.3 s a turn
-        for step in steps.values():
-            seconds(step, 2, device)
-        rounds = [
-            {who: seconds(step, repeats, device) for who, step in steps.items()}
-            for _ in range(options.rounds)
-        ]
         print(f"\n{name}")
-        for who in whos:
-            median = statistics.median(turn[who] for turn in rounds)
-            ratio = statistics.median(turn[who] / turn["SGD"] for turn in rounds)
+        for who, (median, ratio) in turns.take(steps, "SGD", chosen.rounds, device).items():
             verdict = f", limit {LIMIT}: {'met' if ratio <= LIMIT else 'MISSED'}"
             print(
                 f"  {who:18} {1000 * median:7.2f} ms a step, {ratio:5.3f} times SGD"

@@ -4,19 +4,16 @@ Each step is forward, cross-entropy, backward and fused AdamW on the same batch.
 turns, and the ratio is taken round by round, so that a slow moment of the machine slows all alike.
 """
 
-import argparse
-import platform
-import statistics
-import time
 from collections.abc import Callable
 
 import timm
 import torch
 import torchvision
+import turns
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from mini import notebook, vit
+from mini import vit
 
 SIZES = {  # name: (patch size, width, depth, heads, batch)
     "P8 D64 L2, batch 50": (8, 64, 2, 4, 50),
@@ -58,41 +55,13 @@ def stepper(model: nn.Module, batch: int, device: torch.device) -> Callable[[], 
     return step
 
 
-def seconds(step: Callable[[], None], repeats: int, device: torch.device) -> float:
-    """Mean time of `repeats` steps."""
-    start = time.perf_counter()
-    for _ in range(repeats):
-        step()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return (time.perf_counter() - start) / repeats
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--threads", type=int, default=1)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    device = notebook.device()
-    print(
-        f"{notebook.processor()}, {device}, {options.threads} thread(s), "
-        f"Python {platform.python_version()}, torch {torch.__version__}, timm {timm.__version__}, "
-        f"torchvision {torchvision.__version__}; medians of {options.rounds} rounds"
-    )
+    chosen, device = turns.options(__doc__, rounds=9)
+    turns.heading(chosen, device, "timm", "torchvision")
     for name, (*shape, batch) in SIZES.items():
         steps = {who: stepper(m, batch, device) for who, m in rivals(*shape).items()}
-        repeats = max(1, int(0.3 / seconds(steps["ours"], 3, device)))  # about 0.3 s a turn
-        for step in steps.values():
-            seconds(step, 2, device)
-        rounds = [
-            {who: seconds(step, repeats, device) for who, step in steps.items()}
-            for _ in range(options.rounds)
-        ]
         print(f"\n{name}")
-        for who in steps:
-            median = statistics.median(turn[who] for turn in rounds)
-            ratio = statistics.median(turn[who] / turn["ours"] for turn in rounds)
+        for who, (median, ratio) in turns.take(steps, "ours", chosen.rounds, device).items():
             print(f"  {who:12} {1000 * median:7.2f} ms a step, {ratio:5.2f} times ours")
 
 

@@ -239,7 +239,7 @@ SPOILT = [
             code("1", display("text/html", "<pre style='overflow:hidden'>" + 140 * "y" + "</pre>")),
             "slide",
         ),
-        "y",
+        "clipped: ",
     ),
 ]
 
