@@ -53,17 +53,18 @@ def resized_crop(images: Tensor, boxes: Tensor, size: int) -> Tensor:
 def recolour(
     images: Tensor, strength: float, *, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Mix the channels of each image at random: x -> A x + b at every pixel, shapes are kept.
+    """Jitter brightness, contrast and saturation of each image, and turn some grey (SimCLR).
 
-    A = (1 - strength) I + strength N, N [3, 3] of normal numbers with rows of length 1 on average,
-    and b normal with deviation strength / 2. For normalised `[B, C, H, W]`: strength 0 changes
-    nothing; 1 forgets the colours, and inverts every second image.
+    For normalised images `[B, C, H, W]`; shapes are kept. At strength 1 an image is multiplied by
+    0.6 to 1.4 and shifted by -0.8 to 0.8, the difference of its channels from their mean by 0.4 to
+    1.6, or by 0 in one of five images; at 0 nothing changes.
     """
-    b, c = images.shape[:2]
-    noise = torch.randn(b, c, c + 1, generator=generator).to(images)
-    A = (1 - strength) * torch.eye(c).to(images) + strength * noise[..., :c] / math.sqrt(c)
-    shift = 0.5 * strength * noise[..., c:, None]
-    return torch.einsum("bij,bjhw->bihw", A, images) + shift
+    numbers = torch.rand(4, len(images), 1, 1, 1, generator=generator).to(images)
+    contrast, brightness, saturation = 2 * numbers[:3] - 1
+    grey = images.mean(dim=1, keepdim=True)
+    keep = (1 + 0.6 * strength * saturation) * (numbers[3] >= 0.2 * strength)
+    coloured = grey + keep * (images - grey)
+    return (1 + 0.4 * strength * contrast) * coloured + 0.8 * strength * brightness
 
 
 def multicrop(

@@ -5,7 +5,7 @@ arXiv:2104.14294. Read downwards, the file follows section 3: head, loss with ce
 sharpening (eq. 1-4), moving average. Views lie in `mini.crops`, the sum over pairs of views in
 `mini.pairs`, k-NN evaluation in `mini.neighbours`. Differences from the authors' code: the last
 layer's weights are normalised where they are used, which is weight norm with its gain frozen at 1;
-colours are mixed at random where theirs are jittered, and nothing is blurred or solarised.
+hues are not turned, and nothing is blurred or solarised.
 """
 
 import copy

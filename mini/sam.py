@@ -34,12 +34,11 @@ def dual_norm_step(
         raise ValueError(f"p={p!r} gives no norm: choose p >= 1, or math.inf.")
     if isinstance(g, Tensor):
         return dual_norm_step([g], rho, p)[0]
+    if p == 2 and 1e-15 < (length := get_total_norm(g)) < 1e15:  # the usual case, in fewer passes
+        return [part * (rho / length) for part in g]
     q = 1 / (1 - 1 / p) if p > 1 else math.inf
     largest = get_total_norm(g, math.inf).clamp(min=torch.finfo(g[0].dtype).tiny)
     u = [part / largest for part in g]  # at most 1, so that no power over- or underflows
-    if p == 2:  # the usual case, in fewer passes
-        length = get_total_norm(u).clamp(min=1)  # at least 1, unless all is zero
-        return [part * (rho / length) for part in u]
     total = sum(part.abs().pow(q).sum() for part in u).clamp(min=1)
     return [rho * part.sign() * part.abs().pow(q - 1) / total.pow(1 / p) for part in u]
 

@@ -149,8 +149,8 @@ BUGS = [
     ),
     Bug(
         "mini.sam",
-        "length = get_total_norm(u)",
-        "length = get_total_norm(u).square()",
+        "length := get_total_norm(g)",
+        "length := get_total_norm(g).square()",
         "the norm is squared, as appendix C.5 prints it",
         check.test_step_is_that_of_the_closed_form_on_a_quadratic,
     ),

@@ -487,15 +487,26 @@ def test_impossible_crops_are_refused(images, options, message):
         dino.multicrop(images, **options)
 
 
-def test_recolouring_mixes_channels_at_every_pixel_alike():
-    images = random_images(8).double()
+def test_recolouring_jitters_brightness_contrast_and_saturation_of_each_image():
+    images = random_images(2000).double()
     generator = torch.Generator().manual_seed(0)
     torch.testing.assert_close(crops.recolour(images, 0.0, generator=generator), images)
-    mixed = crops.recolour(images, 1.0, generator=generator)
-    for image, other in zip(images.flatten(2), mixed.flatten(2), strict=True):
-        rows = torch.cat([image, torch.ones(1, 1024)]).T  # [pixels, 3 + 1]
-        A = torch.linalg.lstsq(rows, other.T).solution
-        torch.testing.assert_close(rows @ A, other.T)
+    found = crops.recolour(images, 1.0, generator=generator)
+    before, after = (x.mean(dim=1).flatten(1) for x in (images, found))  # grey pixels, [B, 1024]
+    contrast = after.std(dim=1) / before.std(dim=1)
+    shift = after.mean(dim=1) - contrast * before.mean(dim=1)
+    torch.testing.assert_close(after, contrast[:, None] * before + shift[:, None])
+    colours, jittered = ((x[:, 0] - x[:, 1]).flatten(1).std(dim=1) for x in (images, found))
+    saturation = jittered / colours / contrast
+    for values, lowest, highest in ((contrast, 0.6, 1.4), (shift, -0.8, 0.8)):
+        assert lowest <= float(values.min()) < lowest + 0.01
+        assert highest - 0.01 < float(values.max()) <= highest
+    is_grey = saturation < 1e-9
+    assert float(is_grey.double().mean()) == pytest.approx(0.2, abs=0.03)
+    assert 0.4 <= float(saturation[~is_grey].min()) < 0.41
+    assert 1.59 < float(saturation.max()) <= 1.6 + 1e-9
+    drawn = torch.stack([contrast, shift, saturation * ~is_grey])
+    assert float((torch.corrcoef(drawn) - torch.eye(3)).abs().max()) < 0.1  # independent draws
 
 
 # k-NN
