@@ -2,6 +2,7 @@
 PYTHON = python3
 VENV = .venv
 NB =
+RECORD =
 
 IN_VENV = $(VENV)/bin/python
 STAMP = $(VENV)/.set-up
@@ -73,4 +74,4 @@ scoreboard: $(STAMP) ## fill the table in the README from results/
 
 bench: $(STAMP) ## compare with other libraries, in benchmarks/
 	@for script in $(filter-out benchmarks/turns.py,$(wildcard benchmarks/*.py)); do \
-	  echo "== $$script"; $(IN_VENV) "$$script" || exit 1; done
+	  echo "== $$script"; $(IN_VENV) "$$script" $(RECORD) || exit 1; done

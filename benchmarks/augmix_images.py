@@ -5,17 +5,16 @@ loading processes. All take turns on the same digits, and the ratio is taken rou
 a slow moment of the machine slows all alike. Operations: the nine of the paper for all of them.
 """
 
-import statistics
-import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
-import turns
 from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2.functional import to_pil_image
+from turns import Benchmark
 
 from mini import augmix, data
 
@@ -65,10 +64,9 @@ def pillow_view(image: Image.Image, operations: list, random: np.random.Generato
 
 
 def main() -> None:
-    chosen, device = turns.options(__doc__, rounds=7)
-    turns.heading(chosen, device, "torchvision", "pillow")
+    bench = Benchmark(__file__, __doc__, "torchvision", "pillow", rounds=7)
     pixels = data.load("digits", n_test=2000).test.images
-    batch = pixels.to(device).float() / 255
+    batch = pixels.to(bench.device).float() / 255
     pictures = [to_pil_image(image) for image in pixels]
     generator, random = torch.Generator().manual_seed(0), np.random.default_rng(0)
     operations = pillow_operations(random)
@@ -77,8 +75,6 @@ def main() -> None:
     def ours(n: int) -> None:
         for part in batch[:n].split(250):
             augmix.augmix(part, generator=generator)
-        if device.type == "cuda":
-            torch.cuda.synchronize()
 
     def on_pictures(n: int) -> None:
         for picture in pictures[:n]:
@@ -98,18 +94,10 @@ def main() -> None:
         "v2.AugMix on tensors": (on_tensors, 60),
         "Pillow, image by image": (by_pillow, 300),
     }
-    rounds = []
-    for _ in range(chosen.rounds + 1):
-        rates = {}
-        for name, (run, n) in runs.items():
-            start = time.perf_counter()
-            run(n)
-            rates[name] = n / (time.perf_counter() - start)
-        rounds.append(rates)
-    for name in runs:
-        rate = statistics.median(rates[name] for rates in rounds[1:])  # the first one warms up
-        ratio = statistics.median(rates["ours"] / rates[name] for rates in rounds[1:])
-        print(f"  {name:24} {rate:8.0f} images/s; ours is {ratio:5.1f} times as fast")
+    steps = {name: partial(run, n) for name, (run, n) in runs.items()}
+    work = {name: n for name, (_, n) in runs.items()}
+    bench.compare("AugMix views", steps, unit="images/s", work=work)
+    bench.finish()
 
 
 if __name__ == "__main__":

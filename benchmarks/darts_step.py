@@ -1,26 +1,25 @@
 """A step of the DARTS search by order of its gradient: passes, seconds and memory, in one run.
 
-A step moves the alphas once and the weights once. `fixed` moves the weights alone: one forward and
-one backward pass, the unit. `exact` differentiates through the unrolled step, as a library for
-higher-order gradients would; `second` is the paper's finite difference in its place. The rivals
-take turns, ratios are taken round by round, and each one's memory is the growth of the peak of a
-process of its own.
+A step moves the alphas once and the weights once. Ours is the paper's second order, by a finite
+difference; "exact" differentiates through the unrolled step instead, as a library for higher-order
+gradients would. "weights alone" is one forward and one backward pass, the unit. Each one's memory
+is the growth of the peak of a process of its own.
 """
 
-import argparse
 import platform
 import resource
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
+from functools import partial
 
 import torch
+from turns import Benchmark
 
-from mini import darts, notebook, search
+from mini import darts, search
 
-RULES = ("fixed", "first", "second", "exact")
+RULES = {"ours": "second", "exact": "exact", "first order": "first", "weights alone": "fixed"}
 PEAK_BYTES = 1 if platform.system() == "Darwin" else 1024  # the unit of ru_maxrss
 
 
@@ -60,54 +59,28 @@ def peak(rule: str, batch: int, channels: int) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--memory-batch", type=int, default=512)
-    parser.add_argument("--channels", type=int, default=16)
-    parser.add_argument("--peak-of", choices=RULES, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    if options.peak_of:
-        print(peak(options.peak_of, options.memory_batch, options.channels))
+    if sys.argv[1:2] == ["--peak-of"]:  # a process of its own for each
+        print(peak(sys.argv[2], *map(int, sys.argv[3:])))
         return
-
-    print(
-        f"{notebook.processor()}, cpu, 1 thread, Python {platform.python_version()}, "
-        f"torch {torch.__version__}; {options.channels} channels; medians of {options.rounds} "
-        f"rounds at batch {options.batch}; memory at batch {options.memory_batch}"
+    bench = Benchmark(__file__, __doc__, rounds=9, batch=32, memory_batch=512, channels=16)
+    batch, memory_batch, channels = (
+        getattr(bench.chosen, option) for option in ("batch", "memory_batch", "channels")
     )
-    steps = {rule: stepper(rule, options.batch, options.channels) for rule in RULES}
-    rounds = []
-    for turn in range(-1, options.rounds):  # one round to warm up
-        seconds = {}
-        for rule in RULES:
-            start = time.perf_counter()
-            for _ in range(3):
-                next(steps[rule])
-            seconds[rule] = (time.perf_counter() - start) / 3
-        if turn >= 0:
-            rounds.append(seconds)
-    counts = {rule: passes(rule) for rule in RULES}
-    command = [sys.executable, __file__, "--memory-batch", str(options.memory_batch)]
-    command += ["--channels", str(options.channels), "--peak-of"]
-    peaks = {
-        rule: statistics.median(int(subprocess.check_output([*command, rule])) for _ in range(3))
-        for rule in RULES
-    }
-    print("rule     passes   ms a step   times first   MB at peak   times first")
-    for rule in RULES:
-        milliseconds = 1000 * statistics.median(turn[rule] for turn in rounds)
-        ratio = statistics.median(turn[rule] / turn["first"] for turn in rounds)
-        memory = peaks[rule] / peaks["first"]
-        print(
-            f"{rule:8} {counts[rule]:6} {milliseconds:11.1f} {ratio:13.2f} "
-            f"{peaks[rule] / 1e6:12.0f} {memory:13.2f}"
-        )
-    print(
-        f"second order takes {counts['second']} passes, {counts['second'] - 1} of them for the "
-        f"alphas; first order takes {counts['first']}, {counts['first'] - 1} of them for the alphas"
-    )
+    steppers = {name: stepper(rule, batch, channels) for name, rule in RULES.items()}
+    steps = {name: partial(next, search) for name, search in steppers.items()}
+    what = f"DARTS step, {channels} channels"
+    bench.compare(f"{what}, batch {batch}", steps)
+    command = [sys.executable, __file__, "--peak-of"]
+    sizes = [str(memory_batch), str(channels)]
+    memory = {}
+    for name, rule in RULES.items():
+        peaks = [int(subprocess.check_output([*command, rule, *sizes])) for _ in range(3)]
+        memory[name] = statistics.median(peaks) / 2**20
+    ratios = {name: held / memory["ours"] for name, held in memory.items()}
+    bench.add(f"{what}, batch {memory_batch}: memory", "MiB", memory, ratios)
+    counts = {name: passes(rule) for name, rule in RULES.items()}
+    print("\nforward and backward passes a step:", counts)
+    bench.finish()
 
 
 if __name__ == "__main__":

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-import turns
 from lightly.loss import DINOLoss as LightlyLoss
 from torch import Tensor
 from torch.nn.functional import log_softmax, softmax
+from turns import Benchmark
 
 from mini import dino
 
@@ -45,7 +45,7 @@ def rivals(device: torch.device) -> dict[str, Callable[[list[Tensor], list[Tenso
     return {
         "ours": dino.DINOLoss(OUT).to(device),
         "lightly": lambda student, teacher: lightly(teacher, student, teacher_temp=TAU_T),
-        "loop": LoopLoss(device),
+        "a loop over pairs": LoopLoss(device),
     }
 
 
@@ -68,12 +68,11 @@ def peak(step: Callable[[], object], device: torch.device) -> int:
 
 
 def main() -> None:
-    chosen, device = turns.options(__doc__, rounds=15)
+    bench = Benchmark(__file__, __doc__, "lightly", rounds=15)
     generator = torch.Generator().manual_seed(0)
-    logits = 2 * torch.rand(4 + LOCAL, BATCH, OUT, generator=generator).to(device) - 1
+    logits = 2 * torch.rand(4 + LOCAL, BATCH, OUT, generator=generator).to(bench.device) - 1
     teacher, student = list(logits[:2]), [g.clone().requires_grad_() for g in logits[2:]]
-    losses = rivals(device)
-    turns.heading(chosen, device, "lightly")
+    losses = rivals(bench.device)
 
     def step(loss: Callable) -> Tensor:
         for g in student:
@@ -89,13 +88,12 @@ def main() -> None:
     for who, found in results.items():
         torch.testing.assert_close(found, results["ours"], rtol=1e-4, atol=1e-8, msg=who)
     steps = {who: partial(step, loss) for who, loss in losses.items()}
-    memory = {who: peak(run, device) for who, run in steps.items()}
-    print(f"\n2 + {LOCAL} views, batch {BATCH}, K {OUT}: same values and gradients")
-    for who, (median, ratio) in turns.take(steps, "ours", chosen.rounds, device).items():
-        print(
-            f"  {who:8} {1000 * median:7.2f} ms a step, {ratio:5.2f} times ours; "
-            f"{memory[who] / 2**20:6.1f} MiB at most"
-        )
+    what = f"DINO loss, 2 + {LOCAL} views, batch {BATCH}, K {OUT:,}"
+    bench.compare(what, steps)
+    memory = {who: peak(run, bench.device) / 2**20 for who, run in steps.items()}
+    ratios = {who: held / memory["ours"] for who, held in memory.items()}
+    bench.add(f"{what}: memory", "MiB", memory, ratios)
+    bench.finish()
 
 
 if __name__ == "__main__":

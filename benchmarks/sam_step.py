@@ -1,4 +1,4 @@
-"""A SAM step on the course's CNN, ours beside pytorch-optimizer's, as multiples of the base step.
+"""A SAM step on the course's CNN, ours beside pytorch-optimizer's and the base step.
 
 Each step is forward, cross-entropy, backward and SGD with momentum on the same batch; SAM does the
 first three twice, so that 2 is the limit. The three take turns, and ratios are taken round by
@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import pytorch_optimizer
 import torch
-import turns
 from torch.nn.functional import cross_entropy
+from turns import Benchmark
 
 from mini import sam
 from mini.models import SmallResNet
@@ -46,18 +46,14 @@ def stepper(who: str, width: int, batch: int, device: torch.device) -> Callable[
 
 
 def main() -> None:
-    chosen, device = turns.options(__doc__, rounds=15)
-    turns.heading(chosen, device, "pytorch-optimizer")
+    bench = Benchmark(__file__, __doc__, "pytorch-optimizer", rounds=15)
     for name, (width, batch) in SIZES.items():
-        whos = ("SGD", "ours", "pytorch-optimizer")
-        steps = {who: stepper(who, width, batch, device) for who in whos}
-        print(f"\n{name}")
-        for who, (median, ratio) in turns.take(steps, "SGD", chosen.rounds, device).items():
-            verdict = f", limit {LIMIT}: {'met' if ratio <= LIMIT else 'MISSED'}"
-            print(
-                f"  {who:18} {1000 * median:7.2f} ms a step, {ratio:5.3f} times SGD"
-                f"{verdict if who == 'ours' else ''}"
-            )
+        whos = ("ours", "pytorch-optimizer", "SGD")
+        steps = {who: stepper(who, width, batch, bench.device) for who in whos}
+        ratio = 1 / bench.compare(f"SAM step, {name}", steps)["SGD"]
+        verdict = "met" if ratio <= LIMIT else "MISSED"
+        print(f"  ours is {ratio:.3f} times SGD, limit {LIMIT}: {verdict}")
+    bench.finish()
 
 
 if __name__ == "__main__":

@@ -1,66 +1,133 @@
-"""What benchmarks share: options, a heading, and rivals that take turns in one run.
+"""What benchmarks share: options, rivals that take turns in one run, and the record they leave.
 
 Ratios are taken round by round, so that a slow moment of the machine slows all alike.
 """
 
 import argparse
+import json
+import os
 import platform
 import statistics
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 
 import torch
 
 from mini import notebook
+from mini.files import write_atomically
+
+RESULTS = Path(__file__).resolve().parent.parent / "results"
+# What is shown, from the seconds that one unit of work takes.
+UNITS = {"ms": lambda seconds: 1000 * seconds, "images/s": lambda seconds: 1 / seconds}
 
 
-def options(doc: str, *, rounds: int) -> tuple[argparse.Namespace, torch.device]:
-    """`--rounds` and `--threads` from the command line, set; and the device to run on."""
-    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=rounds)
-    parser.add_argument("--threads", type=int, default=1)
-    chosen = parser.parse_args()
-    torch.set_num_threads(chosen.threads)
-    return chosen, notebook.device()
+class Benchmark:
+    """One script: its options in `chosen`, its `device`, and the `rows` it found.
+
+    `sizes` are whole numbers that the command line may change; `packages` those whose versions
+    matter. `--record` writes the rows into results/, where the README's table is made from.
+    """
+
+    def __init__(self, script: str, doc: str, *packages: str, rounds: int, **sizes: int):
+        self.name, self.rows = Path(script).stem, []
+        parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+        for option, default in ({"rounds": rounds, "threads": 1} | sizes).items():
+            parser.add_argument(f"--{option.replace('_', '-')}", type=int, default=default)
+        parser.add_argument("--record", action="store_true", help="write the JSON into results/")
+        self.chosen, self.device = parser.parse_args(), notebook.device()
+        torch.set_num_threads(self.chosen.threads)
+        self.versions = {"python": platform.python_version()}
+        self.versions |= {name: version(name) for name in ("torch", *packages)}
+        shown = ", ".join(f"{name} {number}" for name, number in self.versions.items())
+        print(
+            f"{notebook.processor()}, {self.device}, {self.chosen.threads} thread(s), {shown}; "
+            f"medians of {self.chosen.rounds} rounds"
+        )
+
+    def take(
+        self, steps: dict[str, Callable[[], object]], base: str, work: dict[str, int] | None = None
+    ) -> dict[str, tuple[float, float]]:
+        """For each rival its median seconds a unit, and the median of their ratio to `base`'s.
+
+        A call of a rival does `work` units (default 1). A turn lasts about 0.3 s of base's calls.
+        """
+        work = dict.fromkeys(steps, 1) | (work or {})
+        seconds = partial(seconds_a_call, device=self.device)
+        repeats = max(1, int(0.3 / seconds(steps[base], 1)))
+        for step in steps.values():
+            seconds(step, 2)
+        turns = [
+            {who: seconds(step, repeats) / work[who] for who, step in steps.items()}
+            for _ in range(self.chosen.rounds)
+        ]
+        return {
+            who: (
+                statistics.median(turn[who] for turn in turns),
+                statistics.median(turn[who] / turn[base] for turn in turns),
+            )
+            for who in steps
+        }
+
+    def compare(
+        self,
+        what: str,
+        steps: dict[str, Callable[[], object]],
+        *,
+        unit: str = "ms",
+        work: dict[str, int] | None = None,
+    ) -> dict[str, float]:
+        """Time `steps` and keep a row for each rival of "ours"; returns their times as ratios."""
+        found = self.take(steps, "ours", work)
+        shown = {who: UNITS[unit](seconds) for who, (seconds, _) in found.items()}
+        ratios = {who: ratio for who, (_, ratio) in found.items()}
+        self.add(what, unit, shown, ratios)
+        return ratios
+
+    def add(
+        self, what: str, unit: str, amounts: dict[str, float], ratios: dict[str, float]
+    ) -> None:
+        """Print and keep amounts and ratios to "ours", above 1 where ours is the better one."""
+        print(f"\n{what}")
+        for who, amount in amounts.items():
+            print(f"  {who:28} {amount:10,.1f} {unit}, {ratios[who]:6.2f} times ours")
+        self.rows += [
+            {"what": what, "unit": unit, "ours": amounts["ours"], "peer": who}
+            | {"theirs": amounts[who], "times": ratios[who]}
+            for who in amounts
+            if who != "ours"
+        ]
+
+    def finish(self) -> None:
+        """Write the rows, if asked to."""
+        if not self.chosen.record:
+            return
+        content = {
+            "benchmark": self.name,
+            "date": datetime.now(UTC).date().isoformat(),
+            "machine": {
+                "processor": notebook.processor(),
+                "cores": os.cpu_count(),
+                "device": str(self.device),
+            },
+            "threads": self.chosen.threads,
+            "rounds": self.chosen.rounds,
+            "versions": self.versions,
+            "rows": self.rows,
+        }
+        path = RESULTS / f"bench_{self.name}.json"
+        write_atomically(path, lambda file: file.write(json.dumps(content, indent=1).encode()))
+        print(f"\n{path.name} written to {path.parent.name}/")
 
 
-def heading(chosen: argparse.Namespace, device: torch.device, *packages: str) -> None:
-    """Print the machine, the versions of torch and of `packages`, and what is shown."""
-    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", *packages))
-    print(
-        f"{notebook.processor()}, {device}, {chosen.threads} thread(s), "
-        f"Python {platform.python_version()}, {versions}; medians of {chosen.rounds} rounds"
-    )
-
-
-def seconds(step: Callable[[], object], repeats: int, device: torch.device) -> float:
-    """Mean time of `repeats` steps."""
+def seconds_a_call(step: Callable[[], object], repeats: int, device: torch.device) -> float:
+    """Mean time of `repeats` calls."""
     start = time.perf_counter()
     for _ in range(repeats):
         step()
     if device.type == "cuda":
         torch.cuda.synchronize()
     return (time.perf_counter() - start) / repeats
-
-
-def take(
-    steps: dict[str, Callable[[], object]], base: str, rounds: int, device: torch.device
-) -> dict[str, tuple[float, float]]:
-    """For each rival its median seconds a step, and the median of its ratio to `base`.
-
-    Each turn lasts about 0.3 s of `base`'s steps.
-    """
-    repeats = max(1, int(0.3 / seconds(steps[base], 3, device)))
-    for step in steps.values():
-        seconds(step, 2, device)
-    turns = [
-        {who: seconds(step, repeats, device) for who, step in steps.items()} for _ in range(rounds)
-    ]
-    return {
-        who: (
-            statistics.median(turn[who] for turn in turns),
-            statistics.median(turn[who] / turn[base] for turn in turns),
-        )
-        for who in steps
-    }

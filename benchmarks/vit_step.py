@@ -9,9 +9,9 @@ from collections.abc import Callable
 import timm
 import torch
 import torchvision
-import turns
 from torch import nn
 from torch.nn.functional import cross_entropy
+from turns import Benchmark
 
 from mini import vit
 
@@ -56,13 +56,11 @@ def stepper(model: nn.Module, batch: int, device: torch.device) -> Callable[[], 
 
 
 def main() -> None:
-    chosen, device = turns.options(__doc__, rounds=9)
-    turns.heading(chosen, device, "timm", "torchvision")
+    bench = Benchmark(__file__, __doc__, "timm", "torchvision", rounds=9)
     for name, (*shape, batch) in SIZES.items():
-        steps = {who: stepper(m, batch, device) for who, m in rivals(*shape).items()}
-        print(f"\n{name}")
-        for who, (median, ratio) in turns.take(steps, "ours", chosen.rounds, device).items():
-            print(f"  {who:12} {1000 * median:7.2f} ms a step, {ratio:5.2f} times ours")
+        steps = {who: stepper(m, batch, bench.device) for who, m in rivals(*shape).items()}
+        bench.compare(f"ViT training step, {name}", steps)
+    bench.finish()
 
 
 if __name__ == "__main__":

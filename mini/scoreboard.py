@@ -1,4 +1,4 @@
-"""The scoreboard: what every recorded run found, from the JSON files in `results/`."""
+"""What the JSON files in `results/` say: what every run found, and how fast we are."""
 
 import json
 from collections import Counter
@@ -41,3 +41,29 @@ def table(runs: list[dict]) -> str:
         cells += [str(len(run["seeds"])), f"{run['seconds'] / 60:.1f}", where]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def benchmarks(folder: Path = ROOT / "results") -> list[dict]:
+    """Every recorded benchmark in `folder` that compares with peers."""
+    found = [json.loads(path.read_text()) for path in sorted(folder.glob("bench_*.json"))]
+    return [record for record in found if "rows" in record]
+
+
+def speed_table(records: list[dict]) -> str:
+    """A Markdown table of benchmarks, ours beside each peer, and below it where they were run."""
+    lines = ["| what | ours | peer | theirs | ratio |", "|:-|-:|:-|-:|-:|"]
+    for record in records:
+        for row in record["rows"]:
+            digits = ",.0f" if row["unit"] == "images/s" else ",.1f"
+            amounts = (f"{row[who]:{digits}} {row['unit']}" for who in ("ours", "theirs"))
+            ours, theirs = amounts
+            cells = [row["what"], ours, row["peer"], theirs, f"{row['times']:.2f}"]
+            lines.append(f"| {' | '.join(cells)} |")
+    surroundings = Counter(
+        f"{record['date']}, {record['machine']['processor']}, {record['machine']['device']}, "
+        f"{record['threads']} thread(s)"
+        for record in records
+    )
+    versions = {name: number for record in records for name, number in record["versions"].items()}
+    shown = ", ".join(f"{name} {number}" for name, number in versions.items())
+    return "\n".join([*lines, "", f"Measured {'; '.join(surroundings)}; {shown}."])

@@ -10,8 +10,9 @@ from nbformat import v4
 
 from mini import scoreboard
 from test_data import complains
-from tools.scoreboard import BEGIN, END, README, filled, pictures
+from tools.scoreboard import README, brought_up_to_date, filled, pictures
 
+BEGIN, END = "<!-- scoreboard: begin -->", "<!-- scoreboard: end -->"
 TEXT = f"# Title\n\nbefore\n\n{BEGIN}\nold\n{END}\n\nafter\n"
 
 
@@ -85,11 +86,41 @@ def test_no_run_gives_an_empty_table():
     assert len(scoreboard.table([]).splitlines()) == 2
 
 
+def benchmark(**changes) -> dict:
+    row = {"what": "loss", "unit": "ms", "ours": 15.1, "peer": "lightly", "theirs": 40.9}
+    return {
+        "date": "2026-01-31",
+        "machine": {"processor": "One", "cores": 2, "device": "cpu"},
+        "threads": 1,
+        "versions": {"python": "3.11", "lightly": "1.6"},
+        "rows": [row | {"times": 2.713}],
+    } | changes
+
+
+def test_a_benchmark_shows_ours_beside_its_peer_and_where():
+    fast = {"what": "views", "unit": "images/s", "ours": 4544.4, "peer": "v2", "theirs": 441.0}
+    other = benchmark(rows=[fast | {"times": 10.3}], versions={"python": "3.11", "torch": "2.9"})
+    lines = scoreboard.speed_table([benchmark(), other]).splitlines()
+    assert lines[2:4] == [
+        "| loss | 15.1 ms | lightly | 40.9 ms | 2.71 |",
+        "| views | 4,544 images/s | v2 | 441 images/s | 10.30 |",
+    ]
+    where = "2026-01-31, One, cpu, 1 thread(s)"
+    assert lines[-1] == f"Measured {where}; python 3.11, lightly 1.6, torch 2.9."
+
+
+def test_benchmarks_are_those_that_compare(tmp_path):
+    assert scoreboard.benchmarks(tmp_path) == []
+    (tmp_path / "bench_dino_loss.json").write_text(json.dumps(benchmark()))
+    (tmp_path / "bench_seconds-cifar10.json").write_text('{"results": []}')
+    assert scoreboard.benchmarks(tmp_path) == [benchmark()]
+
+
 def test_filling_changes_what_is_between_the_markers_only():
-    once = filled(TEXT, "| new |\n|-|")
+    once = filled(TEXT, "scoreboard", "| new |\n|-|")
     assert once == f"# Title\n\nbefore\n\n{BEGIN}\n| new |\n|-|\n{END}\n\nafter\n"
-    assert filled(once, "| new |\n|-|") == once
-    assert filled(once, "old") == TEXT
+    assert filled(once, "scoreboard", "| new |\n|-|") == once
+    assert filled(once, "scoreboard", "old") == TEXT
 
 
 @pytest.mark.parametrize(
@@ -106,7 +137,7 @@ def test_filling_changes_what_is_between_the_markers_only():
 )
 def test_markers_that_are_missing_doubled_or_swapped_are_refused(text):
     with complains(BEGIN, END):
-        filled(text, "new")
+        filled(text, "scoreboard", "new")
 
 
 def test_pictures_are_those_of_the_tagged_cells(tmp_path):
@@ -129,6 +160,4 @@ def test_the_readme_shows_what_the_results_say():
     if not README.exists():
         pytest.skip("there is no README.md yet")
     text = README.read_text(encoding="utf-8")
-    assert text == filled(text, scoreboard.table(scoreboard.records())), (
-        "README.md is behind results/: run tools/scoreboard.py"
-    )
+    assert text == brought_up_to_date(text), "README.md is behind results/: run make scoreboard"

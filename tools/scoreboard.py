@@ -1,6 +1,6 @@
-"""Write the scoreboard into the README, and the pictures it shows: `python tools/scoreboard.py`.
+"""Write the README's tables and pictures: `python tools/scoreboard.py`.
 
-The table goes between two markers; the pictures are those of the cells tagged `readme`.
+The tables go between markers; the pictures are those of the cells tagged `readme`.
 """
 
 import base64
@@ -14,16 +14,26 @@ import nbformat
 from mini import scoreboard
 from mini.files import write_atomically
 
-BEGIN, END = "<!-- scoreboard: begin -->", "<!-- scoreboard: end -->"
+BEGIN, END = "<!-- {}: begin -->", "<!-- {}: end -->"
 README = scoreboard.ROOT / "README.md"
 
 
-def filled(text: str, table: str) -> str:
-    """`text` with `table` between the markers; ValueError unless both are there, once, in order."""
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise ValueError(f"The README must hold {BEGIN} and after it {END}, once each.")
-    head, rest = text.split(BEGIN)
-    return f"{head}{BEGIN}\n{table}\n{END}{rest.split(END)[1]}"
+def filled(text: str, name: str, table: str) -> str:
+    """`text` with `table` between the markers of `name`.
+
+    Raises ValueError unless both markers are there, once, in order.
+    """
+    begin, end = BEGIN.format(name), END.format(name)
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+        raise ValueError(f"The README must hold {begin} and after it {end}, once each.")
+    head, rest = text.split(begin)
+    return f"{head}{begin}\n{table}\n{end}{rest.split(end)[1]}"
+
+
+def brought_up_to_date(text: str) -> str:
+    """The README `text` with its tables as `results/` has them."""
+    text = filled(text, "scoreboard", scoreboard.table(scoreboard.records()))
+    return filled(text, "benchmarks", scoreboard.speed_table(scoreboard.benchmarks()))
 
 
 def pictures(notebook: Path) -> list[bytes]:
@@ -35,7 +45,7 @@ def pictures(notebook: Path) -> list[bytes]:
 
 
 def main() -> None:
-    text = filled(README.read_text(encoding="utf-8"), scoreboard.table(scoreboard.records()))
+    text = brought_up_to_date(README.read_text(encoding="utf-8"))
     write_atomically(README, lambda file: file.write(text.encode()))
     for notebook in sorted((scoreboard.ROOT / "notebooks").glob("*.ipynb")):
         for number, picture in enumerate(pictures(notebook), start=1):
