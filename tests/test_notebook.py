@@ -311,17 +311,18 @@ def test_two_workers_give_the_numbers_of_one():
 
     def measure(seed: int, *, width: int) -> dict:
         if here != os.getpid() and (seed, width) == (0, 2):
-            while not another.exists():  # the first call does not end first
+            # The other worker is in its third call, so it has delivered its first before this one.
+            while len(list(ended.iterdir())) < 2:
                 time.sleep(0.01)
-            time.sleep(0.3)
         row = train(seed, width=width) | {"process": os.getpid()}
-        another.touch()
+        if here != os.getpid():
+            (ended / f"{seed} {width}").touch()
         return row
 
     with course() as root:
-        another = root / "another call has ended"
+        ended = root / "ended"
+        ended.mkdir()
         alone = begin(workers=1).experiment(measure, ARMS)
-        another.unlink()
         together = begin(workers=2).experiment(measure, ARMS)
     for arm in ARMS:
         assert (alone[arm].pop("process") == here).all()

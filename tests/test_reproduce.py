@@ -16,7 +16,7 @@ import torch
 
 from mini.notebook import seeded
 from sample_notebook import code, notebook_of
-from tools import execute
+from tools import reproduced
 
 ROOT = Path(__file__).resolve().parent.parent
 KILLS = int(os.environ.get("MINI_KILLS", "2"))
@@ -99,21 +99,21 @@ def test_a_killed_run_resumes_finds_the_same_and_is_then_skipped(course):
 
 
 def test_what_changed_or_lost_its_record_is_run_again(course, monkeypatch):
-    monkeypatch.setattr(execute, "ROOT", course)
-    monkeypatch.setattr(execute, "FINISHED", course / "build" / "reproduced")
+    monkeypatch.setattr(reproduced, "ROOT", course)
+    monkeypatch.setattr(reproduced, "FINISHED", course / "build" / "reproduced")
     record = course / "results" / "01_sample-digits-full.json"
     record.parent.mkdir()
     record.touch()
     paths = [course / "notebooks" / "01_sample.ipynb"]
-    assert execute.unfinished(paths) == paths
-    execute.remember(paths[0], execute.Outcome("01_sample", None, 1.0, None, record))
-    assert execute.unfinished(paths) == []
+    assert reproduced.unfinished(paths) == paths
+    reproduced.remember(paths[0], record)
+    assert reproduced.unfinished(paths) == []
 
     with monkeypatch.context() as other:
         other.setenv("MINI_DATA", "another")
-        assert execute.unfinished(paths) == paths
+        assert reproduced.unfinished(paths) == paths
     record.unlink()
-    assert execute.unfinished(paths) == paths
+    assert reproduced.unfinished(paths) == paths
     record.touch()
     write(course, START, "changed = True", TRAIN)
-    assert execute.unfinished(paths) == paths
+    assert reproduced.unfinished(paths) == paths

@@ -8,16 +8,12 @@ python tools/execute.py reproduce [NAME ...]   at full scale on MINI_DATA, what 
 import argparse
 import asyncio
 import contextlib
-import hashlib
 import json
 import os
 import signal
 import sys
-import tempfile
-import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,14 +25,14 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
-from tqdm import tqdm
 
 from mini.files import write_atomically
 from mini.scoreboard import VERDICTS
 from tools.environment import NOTEBOOKS, RESULTS, ROOT, pin, prepare_kernels
 from tools.normalise import agrees, moved, normalise, state_seconds, stated_seconds
+from tools.progress import progress
+from tools.reproduced import remember, unfinished
 
-FINISHED = ROOT / "build" / "reproduced"
 # What a second run on the same machine may change without having found anything new.
 PASSING_KEYS = ("seconds", "date", "machine", "versions")
 
@@ -112,66 +108,6 @@ def execute(path: Path, label: str) -> Outcome:
     state = "FAILED" if error else "done"
     print(f"{label}: {state} in {seconds:.0f} s", flush=True)
     return outcome
-
-
-@contextlib.contextmanager
-def progress(label: str, at: dict[str, int], cells: int) -> Iterator[None]:
-    """Say that a notebook has started; on a terminal, keep one line on how far it is."""
-    if not sys.stdout.isatty():
-        print(f"{label}: started", flush=True)
-        yield
-        return
-    with tempfile.TemporaryDirectory() as folder, tqdm(bar_format="{desc}", disable=False) as line:
-        runs = Path(folder) / "runs"  # written by the kernel, see mini.experiment
-        os.environ["MINI_PROGRESS"] = str(runs)
-        stop = threading.Event()
-
-        def refresh() -> None:
-            while not stop.wait(0.5):
-                done = runs.read_text().split() if runs.exists() else []
-                shown = f", {' of '.join(done)} runs of its experiment" if done else ""
-                clock = tqdm.format_interval(line.format_dict["elapsed"])
-                line.set_description_str(
-                    f"{label}: cell {at['cell'] + 1} of {cells}{shown}, {clock}"
-                )
-
-        watch = threading.Thread(target=refresh, daemon=True)
-        watch.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            watch.join()
-            del os.environ["MINI_PROGRESS"]
-
-
-def fingerprint(path: Path) -> str:
-    """Changes with a notebook's code, with `mini`, and with the reader's settings."""
-    cells = nbformat.read(path, as_version=4).cells
-    parts = [cell.source for cell in cells if cell.cell_type == "code"]
-    parts += [source.read_text("utf-8") for source in sorted((ROOT / "mini").glob("*.py"))]
-    parts += [f"{name}={os.environ.get(name)}" for name in ("MINI_DATA", "MINI_SEEDS")]
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
-
-
-def unfinished(paths: list[Path]) -> list[Path]:
-    """Those of `paths` that were not reproduced yet, or have changed since, or lost their JSON."""
-    left = []
-    for path in paths:
-        note = FINISHED / fingerprint(path)
-        if note.exists() and (ROOT / note.read_text()).exists():
-            print(f"{path.stem}: finished before, see {note.read_text()}")
-        else:
-            left.append(path)
-    return left
-
-
-def remember(path: Path, outcome: Outcome) -> None:
-    """Note that this notebook is reproduced, so that the next call skips it."""
-    if outcome.result_path is not None:
-        FINISHED.mkdir(parents=True, exist_ok=True)
-        result = os.path.relpath(outcome.result_path, ROOT)
-        write_atomically(FINISHED / fingerprint(path), lambda file: file.write(result.encode()))
 
 
 def newest_result(name: str, since: float) -> tuple[Path | None, dict]:
@@ -262,7 +198,7 @@ def main(arguments: list[str] | None = None) -> int:
         if outcome.error is None and options.job == "commit":
             adopt(outcome)
         if outcome.error is None and options.job == "reproduce":
-            remember(path, outcome)
+            remember(path, outcome.result_path)
     failed = [outcome for outcome in outcomes if outcome.error]
     if outcomes:
         print(f"\n{table(outcomes)}")
