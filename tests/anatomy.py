@@ -88,7 +88,8 @@ def check_executed(node: NotebookNode) -> list[str]:
         if not cell.source.strip():
             findings.append(f"{label}: empty")
         if cell.execution_count != count:
-            findings.append(f"{label}: its count is {cell.execution_count}, expected {count}")
+            found = f"its count is {cell.execution_count}, expected {count}"
+            findings.append(f"{label}: {found}; `make notebooks NB=<name>` executes it")
     return findings
 
 

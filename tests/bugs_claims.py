@@ -6,7 +6,29 @@ import test_claims as check
 import test_notebook as run
 from planted import Bug
 
+SAFE = check.test_a_verdict_is_safe_where_fresh_seeds_find_it_again
 BUGS = [
+    Bug(
+        "mini.claims",
+        "values.std(ddof=1) / np.sqrt(3)",
+        "values.std(ddof=1) / np.sqrt(len(values))",
+        "twenty seeds are safe for twenty seeds, not for the three of the quick run",
+        SAFE,
+    ),
+    Bug(
+        "mini.claims",
+        'j.claim.kind != "exact" and j.n >= EVIDENCE and ',
+        'j.claim.kind != "exact" and ',
+        "three lucky seeds count as evidence",
+        SAFE,
+    ),
+    Bug(
+        "mini.claims",
+        "(claim.margin or 0) - abs(beyond)",
+        "abs(beyond)",
+        "what is far from equal counts as safely equivalent",
+        SAFE,
+    ),
     Bug(
         "mini.claims",
         "CONFIDENCE = 0.95",

@@ -150,3 +150,25 @@ def test_the_table_shows_every_claim_with_its_numbers():
     assert "+0.250 [+0.126, +0.374], n = 3" in lines[2]
     assert "**reproduced**" in lines[2]
     assert "**exact**" in lines[3]
+
+
+def test_a_verdict_is_safe_where_fresh_seeds_find_it_again():
+    """Simulated: at the distance asked for, 96 of 100 three-seed runs come out reproduced."""
+    values = np.random.default_rng(0).normal(size=20)
+    values = (values - values.mean()) / values.std(ddof=1)  # mean 0, deviation 1
+    effect = claims.SAFE_DISTANCE / np.sqrt(3)
+    assert share_reproduced(effect, 3) == pytest.approx(0.96, abs=0.01)
+    for kind, side, margin in (("greater", 1, None), ("less", -1, None), ("equivalent", 0, 9.0)):
+        claim = Claim("C", "a, b", "Table 1", "difference", kind, line=5.0, margin=margin)
+        reach = 9.0 - effect if kind == "equivalent" else -effect  # of the farthest safe mean
+        for toward in (-1, 1) if kind == "equivalent" else (-side,):
+            mean = 5.0 + toward * reach
+            inside = claims.judge(claim, values + mean - 0.01 * toward)
+            outside = claims.judge(claim, values + mean + 0.01 * toward)
+            assert claims.distance(inside) == pytest.approx(claims.SAFE_DISTANCE, abs=0.02)
+            assert claims.safe([inside, outside]) == ["C"]
+    few = claims.judge(GREATER, values[:19] + 100)
+    assert claims.safe([few, claims.judge(GREATER, values + 100)]) == ["C"]
+    same = claims.judge(GREATER, [1.0] * 20)
+    assert claims.distance(same) == np.inf
+    assert claims.distance(claims.judge(GREATER, [-1.0] * 20)) == -np.inf

@@ -21,6 +21,10 @@ def _name(check) -> str:
     return check.__name__.removeprefix("check_")
 
 
+def expect_nothing(findings: list[str]) -> None:
+    assert not findings, "\n".join(findings)
+
+
 def test_there_are_notebooks():
     assert NUMBERED
 
@@ -28,21 +32,29 @@ def test_there_are_notebooks():
 @each_notebook
 @pytest.mark.parametrize("check", anatomy.EVERY_NOTEBOOK, ids=_name)
 def test_notebook(path, check):
-    assert check(nbformat.read(path, as_version=4)) == []
+    expect_nothing(check(nbformat.read(path, as_version=4)))
 
 
 @each_numbered_notebook
 @pytest.mark.parametrize("check", anatomy.NUMBERED_NOTEBOOK, ids=_name)
 def test_numbered_notebook(path, check):
-    assert check(nbformat.read(path, as_version=4)) == []
+    expect_nothing(check(nbformat.read(path, as_version=4)))
 
 
 @each_notebook
 def test_running_time(path):
     stored = ROOT / "results" / f"{path.stem}-digits-quick.json"
     result = json.loads(stored.read_text(encoding="utf-8")) if stored.exists() else None
-    assert result or path not in NUMBERED, f"{stored.name} is missing; `make notebooks` writes it"
-    assert anatomy.check_running_time(nbformat.read(path, as_version=4), result) == []
+    command = f"`make notebooks NB={path.stem}`"
+    assert result or path not in NUMBERED, f"{stored.name} is missing; {command} writes it"
+    expect_nothing(anatomy.check_running_time(nbformat.read(path, as_version=4), result))
+
+
+def test_the_opening_notebook_lists_the_others():
+    cells = nbformat.read(ROOT / "notebooks" / "00_start_here.ipynb", as_version=4).cells
+    text = "\n".join(cell.source for cell in cells)
+    missing = [path.name for path in NUMBERED if f"]({path.name}) |" not in text]
+    assert not missing, f"00_start_here.ipynb has no row for {', '.join(missing)}: add it by hand"
 
 
 # The checks themselves, on a good notebook and on the same notebook spoilt in one place.

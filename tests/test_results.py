@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mini.claims import Claim, judge
+from mini.claims import EVIDENCE as SEEDS
+from mini.claims import SAFE_DISTANCE as DISTANCE
+from mini.claims import Claim, Judgement, distance, judge, safe
 from tools.environment import RESULTS
 
 FIELDS = {
@@ -29,11 +31,6 @@ FIELDS = {
     "claims": list,
 }
 CLAIM_FIELDS = [field.name for field in dataclasses.fields(Claim)]
-SEEDS = 20  # of the evidence for a gate, at least
-# Of the evidence's mean from the line, in standard errors of a three-seed mean. The interval is
-# 4.3 of them to each side: at 4, fresh seeds would come out on the claimed side only half of the
-# time, at 8 in 96 of 100 (noncentral t).
-DISTANCE = 8
 
 
 def read(path: Path) -> dict:
@@ -119,7 +116,7 @@ def gate_problems(folder: Path) -> list[str]:
     """The gated claims of `folder`'s quick runs on digits that have no evidence, or a weak one.
 
     The evidence of <notebook>-digits-quick.json is <notebook>-digits-quick-<N>seeds.json, N at
-    least 20: the same claim with the same settings, and `is_far` holds.
+    least 20: the same claim with the same settings, and safe by `mini.claims.safe`.
     """
     problems = []
     for path in sorted(folder.glob("*-digits-quick.json")):
@@ -152,21 +149,15 @@ def gate_problem(claim: dict, evidence: dict | None) -> str:
             return f"has another {field}: {evidence[field]!r}, not {claim[field]!r}"
     if len(evidence["values"]) < SEEDS:
         return f"has {len(evidence['values'])} values, not {SEEDS}"
-    if not is_far(evidence):
-        return f"is not {DISTANCE} standard errors of a three-seed mean from its line"
+    far = distance(Judgement.from_dict(evidence))
+    if far < DISTANCE:
+        return (
+            f"is {far:.1f} standard errors of a three-seed mean from its line, not the {DISTANCE} "
+            "that a gate needs: take gated=True off it and execute the notebook again"
+        )
     if claim["verdict"] != "reproduced":
         return f"came out {claim['verdict']} in the quick run: a gated verdict must be reproduced"
     return ""
-
-
-def is_far(claim: dict) -> bool:
-    """Is the mean well on the claimed side of the line, so that a three-seed run finds it there?"""
-    values = np.asarray(claim["values"])
-    reach = DISTANCE * values.std(ddof=1) / math.sqrt(3)
-    beyond = values.mean() - claim["line"]
-    if claim["kind"] == "equivalent":
-        return abs(beyond) + reach <= claim["margin"]
-    return (beyond if claim["kind"] == "greater" else -beyond) >= reach
 
 
 # What is committed.
@@ -287,9 +278,11 @@ def test_weak_evidence_is_found(claim, quick, strong, weak, tmp_path):
     write(tmp_path, record((claim, [quick - 0.1, quick, quick + 0.1])))
     write(tmp_path, record((claim, strong + NORMAL), seeds=20), n=20)
     assert gate_problems(tmp_path) == []
+    assert safe([judge(claim, strong + NORMAL)]) == ["C1"]
+    assert safe([judge(claim, strong + NORMAL[:19])]) == safe([judge(claim, weak + NORMAL)]) == []
     write(tmp_path, record((claim, weak + NORMAL), seeds=20), n=20)
     (problem,) = gate_problems(tmp_path)
-    assert f"C1 is not {DISTANCE} standard errors" in problem
+    assert f"not the {DISTANCE} that a gate needs" in problem
 
 
 def test_a_gated_claim_without_evidence_is_found(tmp_path):

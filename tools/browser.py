@@ -17,6 +17,7 @@ from tools.vendor import MissingPartError
 
 WIDTH, HEIGHT = 1280, 720
 LENGTH = range(12, 21)  # slides of a notebook's talk
+NOTES = 4  # slides with notes for the speaker, at least
 MAX_BYTES = 6_000_000
 SECONDS = 60
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "msedge")
@@ -179,10 +180,15 @@ def inspect(browser, path: Path, pictures: Path | None = None) -> Report:
 
 
 def length(report: Report, name: str) -> list[str]:
-    """A finding where the deck of a numbered notebook is no talk of 12 to 20 slides."""
-    if name.startswith("00") or report.slides in LENGTH:
-        return []
-    return [f"{report.slides} slides; a talk has {LENGTH.start} to {LENGTH.stop - 1}"]
+    """Findings where the deck of a numbered notebook is no talk: 12 to 20 slides, 4 with notes."""
+    findings = []
+    if not name.startswith("00"):
+        if report.slides not in LENGTH:
+            expected = f"a talk has {LENGTH.start} to {LENGTH.stop - 1}"
+            findings.append(f"{report.slides} slides; {expected}")
+        if report.notes < NOTES:
+            findings.append(f"{report.notes} slides have notes; a talk has at least {NOTES}")
+    return findings
 
 
 def print_pdf(browser, path: Path, target: Path) -> int:

@@ -26,6 +26,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 
+from mini.claims import EVIDENCE, Judgement, safe
 from mini.files import write_atomically
 from mini.scoreboard import VERDICTS
 from tools.environment import NOTEBOOKS, RESULTS, ROOT, pin, prepare_kernels
@@ -202,6 +203,10 @@ def main(arguments: list[str] | None = None) -> int:
     failed = [outcome for outcome in outcomes if outcome.error]
     if outcomes:
         print(f"\n{table(outcomes)}")
+    for outcome in outcomes:
+        if len(outcome.result.get("seeds", [])) >= EVIDENCE:
+            judged = [Judgement.from_dict(claim) for claim in outcome.result["claims"]]
+            print(f"{outcome.name}: safe to gate: {', '.join(safe(judged)) or 'none'}")
     for outcome in failed:
         where = (build / outcome.name).relative_to(ROOT)
         print(f"\n{outcome.name} failed in {outcome.error}\n  as far as it got: {where}.ipynb")
