@@ -47,7 +47,7 @@ test: $(STAMP) ## lint, unit tests, and a strict run of every notebook
 	$(IN_VENV) -m ruff check
 	$(IN_VENV) -m ruff format --check
 	$(IN_VENV) -m pytest -n 2 --dist loadfile --durations=10 --no-fold-skipped tests
-	$(IN_VENV) -m pytest -n 2 --dist loadfile --durations=10 --nbval notebooks
+	$(IN_VENV) -m pytest --durations=10 --nbval notebooks
 
 offline: $(STAMP) ## the same as test, with the network cut (Linux)
 	@unshare -rn true 2>/dev/null && command -v ip >/dev/null || { \
