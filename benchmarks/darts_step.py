@@ -67,7 +67,7 @@ def main() -> None:
         getattr(bench.chosen, option) for option in ("batch", "memory_batch", "channels")
     )
     steppers = {name: stepper(rule, batch, channels) for name, rule in RULES.items()}
-    steps = {name: partial(next, search) for name, search in steppers.items()}
+    steps = {name: partial(next, taken) for name, taken in steppers.items()}
     what = f"DARTS step, {channels} channels"
     bench.compare(f"{what}, batch {batch}", steps)
     command = [sys.executable, __file__, "--peak-of"]
@@ -76,6 +76,8 @@ def main() -> None:
     for name, rule in RULES.items():
         peaks = [int(subprocess.check_output([*command, rule, *sizes])) for _ in range(3)]
         memory[name] = statistics.median(peaks) / 2**20
+    if not all(memory.values()):
+        sys.exit(f"--memory-batch {memory_batch} raises no peak of memory: give a larger one.")
     ratios = {name: held / memory["ours"] for name, held in memory.items()}
     bench.add(f"{what}, batch {memory_batch}: memory", "MiB", memory, ratios)
     counts = {name: passes(rule) for name, rule in RULES.items()}
