@@ -3,11 +3,12 @@ PYTHON = python3
 VENV = .venv
 NB =
 RECORD =
+TIMES = 10
 
 IN_VENV = $(VENV)/bin/python
 STAMP = $(VENV)/.set-up
 
-.PHONY: help setup lab run reproduce test notebooks slides slides-pdf slides-check site scoreboard bench offline
+.PHONY: help setup lab run reproduce test steady notebooks slides slides-pdf slides-check site scoreboard bench offline
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -53,6 +54,10 @@ offline: $(STAMP) ## the same as test, with the network cut (Linux)
 	@unshare -rn true 2>/dev/null && command -v ip >/dev/null || { \
 	  echo "Cutting the network needs Linux with unshare and ip (util-linux, iproute2), and the right to use them; make test guards its connections without them." >&2; exit 1; }
 	unshare -rn sh -c 'ip link set lo up && exec "$$@"' cut $(MAKE) test
+
+steady: $(STAMP) ## the strict run of the notebooks TIMES times, by turns with one thread and with two
+	for i in $$(seq $(TIMES)); do \
+	  MINI_THREADS=$$((2 - i % 2)) $(IN_VENV) -m pytest -q --nbval notebooks || exit 1; done
 
 notebooks: $(STAMP) ## execute the notebooks in place, as they are committed
 	@$(IN_VENV) tools/execute.py commit $(NB)

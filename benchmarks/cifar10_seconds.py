@@ -41,7 +41,7 @@ from torch.nn.functional import cross_entropy, max_pool2d, relu
 
 from mini import data, models, training
 from mini.files import write_atomically
-from mini.notebook import processor
+from mini.notebook import processor, seeded
 
 ROOT = Path(__file__).resolve().parent.parent
 TRIAL_IMAGES = 2560
@@ -150,11 +150,6 @@ def tutorial(dataset: data.Dataset, seed: int, *, budget: float) -> dict:
     seconds = perf_counter() - start
     epochs = round(seen / len(dataset.train.labels), 2)
     return tested(model, dataset) | {"seconds": seconds, "epochs": epochs}
-
-
-def seeded(seed: int) -> torch.Generator:
-    torch.manual_seed(seed)
-    return torch.Generator().manual_seed(seed)
 
 
 def some_images(dataset: data.Dataset, generator: torch.Generator) -> Tensor:
@@ -282,6 +277,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3, help="of each run with --ablate")
     parser.add_argument("--record", action="store_true", help="write the JSON into results/")
     args = parser.parse_args()
+    if (os.environ.get("MINI_DATA") or "digits") == "digits":
+        print("Left out: set MINI_DATA to cifar10, or to a folder of its images.")
+        return
     torch.set_num_threads(args.threads)
     dataset = data.load()
     print(f"{dataset.title}, {args.threads} threads on {processor()}")

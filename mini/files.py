@@ -127,6 +127,6 @@ def _is_running(pid: int) -> bool:
 
 def _unwritable(folder: Path, error: OSError) -> ValueError:
     return ValueError(
-        f"The folder {folder} cannot be written ({error.strerror or error}): make it writable, "
-        "or choose another, by MINI_CACHE for data and MINI_RESULTS for verdicts."
+        f"The folder {folder} cannot be written ({error.strerror or error}): make room there or "
+        "make it writable, or choose another, by MINI_CACHE for data and MINI_RESULTS for verdicts."
     )

@@ -1,61 +1,34 @@
-"""The data sets, their caches, every kind of bad input, and batches."""
+"""The data sets, and every kind of bad input."""
 
-import contextlib
 import functools
 import hashlib
-import http.server
-import io
-import os
-import pickle
-import signal
 import socket
-import subprocess
-import sys
-import tarfile
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from torch.nn.functional import interpolate
-from torchvision.transforms.functional import normalize
 
-from mini import archives, data, digits, files, folders
-from mini.batches import unit_images
-
-few = settings(max_examples=25, deadline=None)
-
-
-@contextlib.contextmanager
-def scratch() -> Iterator[Path]:
-    """A folder of its own for a test, with the cache in it and no setting of the caller."""
-    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        root = Path(folder).resolve()
-        patch.setenv("MINI_CACHE", str(root / "cache"))
-        patch.delenv("MINI_DATA", raising=False)
-        yield root
-
-
-@contextlib.contextmanager
-def complains(*parts: str) -> Iterator[None]:
-    """Expects a ValueError of one sentence with all `parts` in it and no other traceback."""
-    with pytest.raises(ValueError) as caught:  # noqa: PT011 the text is checked below
-        yield
-    error, text = caught.value, str(caught.value)
-    assert error.__cause__ is None
-    assert error.__context__ is None or error.__suppress_context__
-    assert "\n" not in text
-    assert text.endswith((".", "?"))
-    for part in parts:
-        assert part in text
-
+from mini import archives, data, digits, folders
+from sample_data import (
+    complains,
+    damage,
+    few,
+    left_in,
+    make_folder,
+    numbered_split,
+    numbers_of,
+    official,
+    pixels_of,
+    scratch,
+    served,
+)
 
 # Digits.
 
@@ -220,18 +193,6 @@ def test_an_impossible_seed_is_refused(seed):
         data.load("digits", seed=seed)
 
 
-def numbered_split(n: int, classes: int = 3) -> data.Split:
-    """Image i is i everywhere (modulo 256 and above), so that it can be told after augmentation."""
-    numbers = torch.arange(n)
-    images = torch.stack([numbers % 256, numbers // 256, numbers * 0], 1).to(torch.uint8)
-    return data.Split(images[:, :, None, None].repeat(1, 1, 32, 32), numbers * 7919 % classes)
-
-
-def numbers_of(images: torch.Tensor) -> list[int]:
-    assert images.flatten(2).float().std(2).max() == 0  # one colour each
-    return (images[:, 0, 0, 0] + 256 * images[:, 1, 0, 0].int()).tolist()
-
-
 @given(labels=st.lists(st.integers(0, 3), min_size=4, max_size=60), seed=st.integers(0, 2**32 - 1))
 @few
 def test_subsets_are_balanced_nested_and_keep_their_labels(labels, seed):
@@ -261,277 +222,6 @@ def test_subsets_differ_between_seeds_and_are_refused_when_impossible():
     for n in (2, 0, -5, 3.0, "x"):
         with complains("n must be", "at least 3", repr(n)):
             data.subset(split, n, seed=0)
-
-
-# Augmentation and batches.
-
-
-def windows(image: np.ndarray, pad: int) -> dict[tuple[int, int, bool], bytes]:
-    """Every shifted and possibly mirrored version of an image, padded by numpy."""
-    height, width = image.shape[1:]
-    padded = np.pad(image, [(0, 0), (pad, pad), (pad, pad)], mode="reflect")
-    found = {}
-    for y in range(2 * pad + 1):
-        for x in range(2 * pad + 1):
-            window = padded[:, y : y + height, x : x + width]
-            found[y - pad, x - pad, False] = window.tobytes()
-            found[y - pad, x - pad, True] = window[:, :, ::-1].tobytes()
-    return found
-
-
-def noise(n: int, height: int = 32, width: int = 32) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(n)
-    return torch.randint(0, 256, (n, 3, height, width), dtype=torch.uint8, generator=generator)
-
-
-def which_windows(images: torch.Tensor, augmented: torch.Tensor, pad: int) -> list[tuple]:
-    """For each image the (shift_y, shift_x, mirrored) that was applied; fails if there is none."""
-    kinds = []
-    for image, result in zip(images.numpy(), augmented.numpy(), strict=True):
-        table = {window: kind for kind, window in windows(image, pad).items()}
-        kinds.append(table[result.tobytes()])
-    return kinds
-
-
-@given(
-    size=st.tuples(st.integers(10, 14), st.integers(10, 14)),  # smaller ones may look mirrored
-    pad=st.integers(0, 4),
-    mirror=st.booleans(),
-    seed=st.integers(0, 1000),
-)
-@few
-def test_augmented_images_are_windows_of_the_padded_ones(size, pad, mirror, seed):
-    images = noise(4, *size)
-    before = images.clone()
-    generator = torch.Generator().manual_seed(seed)
-    augmented = data.augment(images, generator=generator, pad=pad, mirror=mirror)
-    assert augmented.dtype == torch.uint8
-    kinds = which_windows(images, augmented, pad)
-    assert mirror or not any(mirrored for *_, mirrored in kinds)
-    assert images.equal(before)
-
-
-def test_augmentation_uses_every_shift_and_mirrors_half():
-    images = noise(1, 8, 8).repeat(4000, 1, 1, 1)
-    augmented = data.augment(images, generator=torch.Generator().manual_seed(0), pad=2)
-    table = {window: kind for kind, window in windows(images[0].numpy(), 2).items()}
-    kinds = [table[image.tobytes()] for image in augmented.numpy()]
-    counts = [kinds.count(kind) for kind in table.values()]
-    assert len(counts) == 50
-    # 4000 / 50 = 80 of each kind, within five standard deviations.
-    assert min(counts) > 35
-    assert max(counts) < 125
-    assert sum(mirrored for *_, mirrored in kinds) == pytest.approx(2000, abs=160)
-
-
-def test_augmentation_is_decided_by_the_generator_alone():
-    images = noise(20)
-    results = [
-        data.augment(images, generator=torch.Generator().manual_seed(seed)) for seed in (5, 5, 6)
-    ]
-    assert results[0].equal(results[1])
-    assert not results[0].equal(results[2])
-    unchanged = data.augment(images, generator=torch.Generator(), pad=0, mirror=False)
-    assert unchanged.equal(images)
-    for pad in (32, -1, 1.5):
-        with complains("pad"):
-            data.augment(images, generator=torch.Generator(), pad=pad)
-
-
-identity = {"mean": [0.0] * 3, "std": [1 / 255] * 3}  # leaves pixels as 0..255
-
-
-@given(
-    n=st.integers(1, 300),
-    batch_size=st.integers(1, 70),
-    drop_last=st.booleans(),
-    shuffle=st.booleans(),
-    pad=st.integers(0, 3),
-    mirror=st.booleans(),
-)
-@few
-def test_an_epoch_has_every_image_once_with_its_label(n, batch_size, drop_last, **options):
-    check_epoch(n, batch_size, drop_last, **options)
-
-
-def test_epochs_of_a_few_sizes():
-    for n, batch_size in ((300, 64), (128, 64), (5, 70), (70, 1)):
-        for flag in (False, True):
-            check_epoch(n, batch_size, False, shuffle=True, pad=2 * flag, mirror=flag)
-    check_epoch(300, 64, True, shuffle=True, pad=2, mirror=True)
-    check_epoch(300, 64, False, shuffle=False, pad=0, mirror=False)
-
-
-def check_epoch(n: int, batch_size: int, drop_last: bool, *, shuffle: bool, **options) -> None:
-    split = numbered_split(n)
-    if drop_last and n < batch_size:
-        with complains(f"{n} images", f"no batch of {batch_size}"):
-            data.Batches(split, batch_size, drop_last=True, **identity)
-        return
-    generator = torch.Generator().manual_seed(n)
-    batches = data.Batches(
-        split,
-        batch_size,
-        **identity,
-        drop_last=drop_last,
-        shuffle=shuffle,
-        generator=generator,
-        **options,
-    )
-    found = list(batches)
-    assert len(found) == len(batches)
-    assert all(len(labels) == batch_size for _, labels in found[:-1])
-    images, labels = (torch.cat(tensors) for tensors in zip(*found, strict=True))
-    assert images.dtype == torch.float32
-    assert images.shape[1:] == (3, 32, 32)
-    numbers = numbers_of(images.round())
-    count = n // batch_size * batch_size if drop_last else n
-    assert len(numbers) == len(set(numbers)) == count
-    assert labels.tolist() == split.labels[[int(number) for number in numbers]].tolist()
-    if not shuffle:
-        assert numbers == list(range(count))
-
-
-def test_batches_are_normalised_as_torchvision_does():
-    split = data.Split(noise(10), torch.arange(10))
-    mean, std = torch.tensor([0.4, 0.5, 0.6]), torch.tensor([0.2, 0.25, 0.3])
-    batches = data.Batches(split, 4, mean=mean, std=std, shuffle=False)
-    images = torch.cat([images for images, _ in batches])
-    expected = normalize(split.images.float() / 255, mean.tolist(), std.tolist())
-    torch.testing.assert_close(images, expected, rtol=1e-5, atol=1e-5)
-    assert len(batches) == 3
-
-
-def test_batches_augment_each_image_of_each_batch_in_its_own_way():
-    images = noise(60)
-    options = {"shuffle": False, "pad": 3, "mirror": True, **identity}
-    batches = data.Batches(
-        data.Split(images, torch.arange(60)),
-        20,
-        generator=torch.Generator().manual_seed(0),
-        **options,
-    )
-    epochs = []
-    for _ in range(2):
-        augmented = torch.cat([images for images, _ in batches]).round().to(torch.uint8)
-        epochs.append(which_windows(images, augmented, 3))
-    for kinds in epochs:
-        assert len(set(kinds)) > 30  # of 98 kinds
-        assert kinds[:20] != kinds[20:40] != kinds[40:]
-    assert epochs[0] != epochs[1]
-
-
-def test_order_changes_between_epochs_and_is_repeatable():
-    def epochs(seed: int) -> list[list[int]]:
-        generator = torch.Generator().manual_seed(seed)
-        batches = data.Batches(numbered_split(50), 16, **identity, generator=generator)
-        return [numbers_of(torch.cat([x for x, _ in batches]).round()) for _ in range(2)]
-
-    assert epochs(0) == epochs(0)
-    assert epochs(0) != epochs(1)
-    assert epochs(0)[0] != epochs(0)[1]
-    assert epochs(0)[0] != sorted(epochs(0)[0])
-
-
-def test_batches_neither_change_nor_share_the_split():
-    split = data.Split(noise(8), torch.arange(8))
-    before = split.images.clone()
-    for images, labels in data.Batches(split, 8, **identity, shuffle=False):
-        images.zero_()
-        labels.zero_()
-    assert split.images.equal(before)
-    assert split.labels.tolist() == list(range(8))
-
-
-@pytest.mark.parametrize("batch_size", [0, -1, 2.0, None])
-def test_an_impossible_batch_size_is_refused(batch_size):
-    with complains("batch_size", repr(batch_size)):
-        data.Batches(numbered_split(5), batch_size, **identity)
-
-
-def test_batches_need_as_many_labels_as_images_and_a_sensible_pad():
-    split = numbered_split(5)
-    with complains("5 images and 4 labels"):
-        data.Batches(data.Split(split.images, split.labels[:4]), 2, **identity)
-    with complains("pad is 32"):
-        list(data.Batches(split, 2, pad=32, **identity))
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_a_cuda_device_gets_the_same_batches():
-    split = data.Split(noise(50), torch.arange(50))
-    found = {}
-    for device in ("cpu", "cuda"):
-        generator = torch.Generator().manual_seed(0)
-        options = {"pad": 4, "mirror": True, "generator": generator, "device": device, **identity}
-        found[device] = list(data.Batches(split, 16, **options))
-        assert found[device][0][0].device.type == found[device][0][1].device.type == device
-    for (images, labels), (cuda_images, cuda_labels) in zip(*found.values(), strict=True):
-        torch.testing.assert_close(images, cuda_images.cpu())
-        assert labels.equal(cuda_labels.cpu())
-
-
-def test_images_that_are_no_floats_between_zero_and_one_are_refused():
-    good = torch.rand(2, 3, 4, 5)
-    unit_images(good)
-    unit_images(good[:0].double())
-    for bad, words in (
-        ((255 * good).byte(), "uint8 images are divided by 255"),
-        (good[0], "give floats"),
-        (good[:, :1], "give floats"),
-        (2 * good, r"give values in \[0, 1\]"),
-        (good - 0.5, r"give values in \[0, 1\]"),
-        (good * float("nan"), r"give values in \[0, 1\]"),
-    ):
-        with pytest.raises(ValueError, match=words):
-            unit_images(bad)
-
-
-# CIFAR: archives in the official format, a few images large.
-
-LABEL_KEYS = {"cifar10": "labels", "cifar100": "fine_labels"}
-
-
-@contextlib.contextmanager
-def official(name: str, archive: Path, images_a_file: int = 20) -> Iterator[dict]:
-    """Write an archive in CIFAR's format and have torchvision take its checksums for the real ones.
-
-    Gives the arrays that are in it: {"train": (images, labels), "test": (images, labels)}.
-    """
-    source, count = archives.SOURCES[name], int(name.removeprefix("cifar"))
-    random, md5 = np.random.RandomState(0), {}
-    stored: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-    archive.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(archive, "w:gz") as tar:
-
-        def add(filename: str, content: dict) -> None:
-            blob = pickle.dumps(content, protocol=2)
-            md5[filename] = hashlib.md5(blob).hexdigest()
-            info = tarfile.TarInfo(f"{source.base_folder}/{filename}")
-            info.size = len(blob)
-            tar.addfile(info, io.BytesIO(blob))
-
-        for part, filenames in (("train", source.train_list), ("test", source.test_list)):
-            found = []
-            for filename, _ in filenames:
-                pixels = random.randint(0, 256, (images_a_file, 3072)).astype(np.uint8)
-                labels = random.randint(0, count, images_a_file)
-                add(filename, {"data": pixels, LABEL_KEYS[name]: labels.tolist()})
-                found.append((pixels.reshape(-1, 3, 32, 32), labels))
-            stored[part] = tuple(np.concatenate(arrays) for arrays in zip(*found, strict=True))
-        names = [f"class {i}" for i in range(count)]
-        add(source.meta["filename"], {source.meta["key"]: names})
-    with pytest.MonkeyPatch.context() as patch:
-        for which in ("train_list", "test_list"):
-            patched = [[filename, md5[filename]] for filename, _ in getattr(source, which)]
-            patch.setattr(source, which, patched)
-        patch.setattr(source, "meta", source.meta | {"md5": md5[source.meta["filename"]]})
-        patch.setattr(source, "tgz_md5", hashlib.md5(archive.read_bytes()).hexdigest())
-        yield stored
-
-
-def left_in(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
@@ -574,17 +264,6 @@ def test_subsets_of_cifar_are_balanced():
             data.load("cifar10", n_test=3)
 
 
-def damage(path: Path, kind: str) -> None:
-    content = bytearray(path.read_bytes())
-    if kind == "truncated":
-        content = content[: len(content) // 2]
-    elif kind == "a byte changed":
-        content[len(content) // 2] ^= 1
-    elif kind == "empty":
-        content = b""
-    path.write_bytes(content)
-
-
 @pytest.mark.parametrize("kind", ["truncated", "a byte changed", "empty"])
 def test_a_damaged_archive_is_named(kind):
     with scratch() as root:
@@ -622,23 +301,6 @@ def test_without_a_network_the_ways_out_are_listed():
         assert socket.getdefaulttimeout() is None
 
 
-@contextlib.contextmanager
-def served(folder: Path) -> Iterator[str]:
-    """The address of a server, on this machine, of the files in a folder."""
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
-            pass
-
-    handler = functools.partial(Handler, directory=str(folder))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
-
-
 @pytest.mark.parametrize("is_truncated", [False, True])
 def test_a_download_is_checked_and_only_the_cache_stays(is_truncated):
     with scratch() as root, served(root) as address, pytest.MonkeyPatch.context() as patch:
@@ -667,27 +329,6 @@ def test_an_interrupted_download_leaves_nothing():
         with pytest.raises(KeyboardInterrupt):
             data.load("cifar10")
         assert left_in(root / "cache") == []
-
-
-# Folders of images.
-
-
-def make_folder(folder: Path, *, classes: tuple[str, ...] = ("cat", "dog"), n: int = 3) -> Path:
-    """A folder with `n` images (of noise, PNG) of each class in train/ and test/."""
-    random = np.random.RandomState(0)
-    for part in ("train", "test"):
-        for label in classes:
-            (folder / part / label).mkdir(parents=True)
-            for i in range(n):
-                pixels = random.randint(0, 256, (32, 32, 3)).astype(np.uint8)
-                # Uncompressed, so that all files have the same size.
-                path = folder / part / label / f"{i:03d}.png"
-                Image.fromarray(pixels).save(path, compress_level=0)
-    return folder
-
-
-def pixels_of(path: Path) -> np.ndarray:
-    return np.asarray(Image.open(path)).transpose(2, 0, 1)
 
 
 def test_a_folder_gives_its_images_in_the_order_of_names():
@@ -815,247 +456,3 @@ def check_spoilt(kind: str) -> None:
         with complains(*parts):
             data.load(str(folder))
         assert not (root / "cache").exists() or left_in(root / "cache") == []
-
-
-# Caches.
-
-
-def no_decoding(*_: object) -> None:
-    raise AssertionError("an image was decoded although it is in the cache")
-
-
-def test_a_second_load_reads_the_cache_even_in_a_read_only_folder():
-    with scratch() as root, pytest.MonkeyPatch.context() as patch:
-        folder = make_folder(root / "pets")
-        first = data.load(str(folder))
-        assert len(left_in(root / "cache")) == 1
-        patch.setattr(folders, "read_image", no_decoding)
-        patch.setattr(files, "write_atomically", no_decoding)
-        patch.setattr(files, "temporary_folder", no_decoding)
-        second = data.load(str(folder))
-        assert first.train.images.equal(second.train.images)
-        assert first.test.labels.equal(second.test.labels)
-        assert first.classes == second.classes
-
-
-def test_a_changed_image_makes_a_new_cache_and_removes_the_old_one():
-    with scratch() as root:
-        folder, other = make_folder(root / "pets"), make_folder(root / "other" / "pets")
-        first = data.load(str(folder))
-        data.load(str(other))
-        before = left_in(root / "cache")
-        assert len(before) == 2
-        path = folder / "train" / "dog" / "001.png"
-        size = path.stat().st_size
-        Image.fromarray(255 - np.asarray(Image.open(path))).save(path, compress_level=0)
-        os.utime(path, ns=(1, 1))
-        assert path.stat().st_size == size
-        second = data.load(str(folder))
-        changed = (first.train.images != second.train.images).flatten(1).any(1)
-        assert changed.tolist() == [False] * 4 + [True, False]
-        after = left_in(root / "cache")
-        assert len(after) == 2
-        assert len(set(after) & set(before)) == 1
-        # An image moved from one class to another is a change as well.
-        path.rename(folder / "train" / "cat" / "003.png")
-        assert data.load(str(folder)).train.labels.tolist() == [0, 0, 0, 0, 1, 1]
-
-
-def pickled(path: Path) -> None:
-    np.savez(path, **{key: np.array([{}]) for key in ("train_images", "classes")})
-
-
-def cut_short(path: Path) -> None:
-    """Sound, but with a label missing."""
-    with np.load(path) as stored:
-        arrays = dict(stored)
-    np.savez(path, **(arrays | {"train_labels": arrays["train_labels"][:-1]}))
-
-
-@pytest.mark.parametrize(
-    "harm",
-    [
-        functools.partial(damage, kind="truncated"),
-        functools.partial(damage, kind="empty"),
-        pickled,
-        cut_short,
-    ],
-)
-def test_a_damaged_cache_is_rebuilt(harm):
-    check_damaged_cache(harm)
-
-
-def test_a_changed_byte_in_a_cache_is_noticed():
-    check_damaged_cache(functools.partial(damage, kind="a byte changed"))
-
-
-def check_damaged_cache(harm: Callable[[Path], None]) -> None:
-    with scratch() as root:
-        folder = make_folder(root / "pets")
-        first = data.load(str(folder))
-        (cache,) = (root / "cache").iterdir()
-        sound = cache.read_bytes()
-        harm(cache)
-        assert cache.read_bytes() != sound
-        second = data.load(str(folder))
-        assert first.train.images.equal(second.train.images)
-        assert first.train.labels.equal(second.train.labels)
-        with np.load(cache, allow_pickle=False) as stored:
-            np.testing.assert_array_equal(stored["train_images"], first.train.images)
-
-
-def test_a_cache_folder_that_cannot_be_written_is_named_before_the_work():
-    with scratch() as root, pytest.MonkeyPatch.context() as patch:
-        folder = make_folder(root / "pets")
-        (root / "file").write_text("a file, not a folder")
-        patch.setenv("MINI_CACHE", str(root / "file" / "cache"))
-        patch.setattr(folders, "read_image", no_decoding)
-        for name in (str(folder), "cifar10"):
-            with complains(str(root / "file" / "cache"), "cannot be written", "MINI_CACHE"):
-                data.load(name)
-        with complains(str(root / "file"), "cannot be written"):
-            files.write_atomically(root / "file" / "x", lambda file: None)
-
-
-def test_a_write_is_whole_or_absent():
-    def full_disk(file) -> None:
-        file.write(b"half")
-        raise OSError(28, "No space left on device")
-
-    def interrupted(file) -> None:
-        file.write(b"half")
-        raise KeyboardInterrupt
-
-    def refused(*_: object) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    with scratch() as root, pytest.MonkeyPatch.context() as patch:
-        path = root / "new" / "file"
-        files.write_atomically(path, lambda file: file.write(b"old"))
-        with complains(str(path.parent), "No space left", "MINI_CACHE"):
-            files.write_atomically(path, full_disk)
-        with pytest.raises(KeyboardInterrupt):
-            files.write_atomically(path, interrupted)
-        with pytest.raises(ZeroDivisionError):
-            files.write_atomically(path, lambda file: 1 / 0)
-        patch.setattr(os, "replace", refused)
-        with complains(str(path.parent), "Permission denied"):
-            files.write_atomically(path, lambda file: file.write(b"new"))
-        assert path.read_bytes() == b"old"
-        assert left_in(path.parent) == ["file"]
-
-
-def test_what_dead_runs_left_is_removed_and_what_live_ones_use_is_not():
-    with scratch() as root:
-        folder = make_folder(root / "pets")
-        dead = subprocess.Popen([sys.executable, "-c", ""])
-        dead.wait()
-        cache = root / "cache"
-        cache.mkdir()
-        own, dead_pid = f".{os.getpid()}.", f".{dead.pid}."
-        with files.temporary_folder(cache) as mine:
-            old_folder = cache / mine.name.replace(own, dead_pid)
-            old_folder.mkdir()
-            (old_folder / "cifar-10-python.tar.gz").write_bytes(b"half")
-            old_file = cache / f".x.npz.{files.HOST}{dead_pid}abc.tmp"
-            old_file.write_bytes(b"half")
-            elsewhere = cache / f".x.npz.another-host{dead_pid}abc.tmp"
-            elsewhere.write_bytes(b"a run on another machine writes here")
-            ancient = cache / f".y.npz.another-host{dead_pid}abc.tmp"
-            ancient.write_bytes(b"half")
-            os.utime(ancient, (0, 0))
-            (cache / ".unrelated.tmp").write_bytes(b"somebody else's")
-            data.load(str(folder))
-            assert not old_folder.exists()
-            assert not old_file.exists()
-            assert not ancient.exists()
-            assert mine.exists()
-            assert elsewhere.exists()
-            assert (cache / ".unrelated.tmp").exists()
-        assert not mine.exists()
-
-
-def run_python(script: str, *arguments: str | Path) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-c", script, *map(str, arguments)],
-        env=os.environ | {"TQDM_DISABLE": "1"},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-KILLED_WHILE_WRITING = """
-import os, signal, sys
-from pathlib import Path
-from mini import files, folders
-kill = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-if sys.argv[2] == "before renaming":
-    os.replace = kill
-elif sys.argv[2] == "half-way":
-    files.np.savez = lambda file, **arrays: (file.write(b"PK" * 1000), file.flush(), kill())
-elif sys.argv[2] == "decoding":
-    folders._decode = kill
-folders.load(Path(sys.argv[1]))
-"""
-
-
-@pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
-@pytest.mark.parametrize("when", ["before renaming", "half-way", "decoding"])
-def test_a_kill_while_a_cache_is_made_leaves_nothing_that_is_read(when):
-    with scratch() as root:
-        folder = make_folder(root / "pets")
-        process = run_python(KILLED_WHILE_WRITING, folder, when)
-        process.communicate()
-        assert process.returncode == -signal.SIGKILL
-        assert list((root / "cache").glob("*.npz")) == []
-        dataset = data.load(str(folder))
-        path = folder / "train" / "cat" / "000.png"
-        np.testing.assert_array_equal(dataset.train.images[0], pixels_of(path))
-        assert [name.endswith(".npz") for name in left_in(root / "cache")] == [True]
-
-
-@pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
-def test_a_kill_during_a_download_leaves_nothing_that_is_read():
-    script = """
-import os, signal, sys
-from pathlib import Path
-from mini import files
-with files.temporary_folder(Path(sys.argv[1])) as folder:
-    (folder / "cifar-10-python.tar.gz").write_bytes(b"half")
-    os.kill(os.getpid(), signal.SIGKILL)
-"""
-    with scratch() as root:
-        run_python(script, root / "cache").communicate()
-        assert len(left_in(root / "cache")) == 1
-        archive = root / "cache" / "cifar-10-python.tar.gz"
-        with official("cifar10", archive) as stored:
-            dataset = data.load("cifar10")
-        np.testing.assert_array_equal(dataset.train.images, stored["train"][0])
-        assert left_in(root / "cache") == [archive.name, "cifar10.npz"]
-
-
-def test_two_processes_may_prepare_the_same_folder_at_once():
-    script = """
-import sys, time
-from pathlib import Path
-from mini import folders
-decode = folders._decode
-Path(sys.argv[2]).touch()
-def together(*arguments):
-    while not Path(sys.argv[3]).exists():
-        time.sleep(0.01)
-    return decode(*arguments)
-folders._decode = together
-arrays = folders.load(Path(sys.argv[1]))
-assert arrays["train_images"].shape == (20, 3, 32, 32)
-"""
-    with scratch() as root:
-        folder = make_folder(root / "pets", n=10)
-        flags = [root / "first is ready", root / "second is ready"]
-        processes = [run_python(script, folder, *order) for order in (flags, flags[::-1])]
-        for process in processes:
-            _, errors = process.communicate(timeout=60)
-            assert process.returncode == 0, errors
-            assert errors == ""  # TQDM_DISABLE=1 silences the progress bar
-        assert [name.endswith(".npz") for name in left_in(root / "cache")] == [True]
-        assert data.load(str(folder)).train.images.shape == (20, 3, 32, 32)

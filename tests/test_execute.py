@@ -37,12 +37,12 @@ class Course:
     def read(self, path):
         return nbformat.read(self.root / path, as_version=4)
 
-    def execute(self, *arguments):
+    def execute(self, *arguments, **settings):
         return subprocess.run(
             [sys.executable, self.root / "tools" / "execute.py", *arguments],
             capture_output=True,
             text=True,
-            env=os.environ | {"MINI_RESULTS": str(self.root / "build" / "results")},
+            env=os.environ | {"MINI_RESULTS": str(self.root / "build" / "results")} | settings,
         )
 
     def snapshot(self):
@@ -91,6 +91,18 @@ def test_failing_notebook_is_named_and_the_others_still_run(course):
     assert "02_broken failed in cell 3 (# first line): ZeroDivisionError" in done.stdout
     assert "03_dies failed in cell 1 (import os; os.abort()): the kernel died" in done.stdout
     assert "01_sample: done" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_a_kernel_that_does_not_start_is_told_in_a_sentence(course):
+    course.add("01_sample", notebook_of(code("1")))
+    kernel = course.root / "kernels" / "python3" / "kernel.json"
+    kernel.parent.mkdir(parents=True)
+    ends_at_once = {"argv": [sys.executable, "-c", ""], "display_name": "", "language": "python"}
+    kernel.write_text(json.dumps(ends_at_once))
+    done = course.execute("run", JUPYTER_PATH=str(course.root))
+    assert done.returncode == 1
+    assert "01_sample failed in cell 1 (1): the kernel did not start (" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
 
 

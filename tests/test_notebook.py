@@ -23,7 +23,7 @@ import torch
 
 from mini import notebook
 from mini.claims import Claim
-from test_data import complains
+from sample_data import complains
 
 QUICK = {"seeds": 3, "n_train": 20, "n_test": 10, "epochs": 1}
 FULL = {"seeds": 4, "n_train": 30, "n_test": 10, "epochs": 2}

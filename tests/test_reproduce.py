@@ -1,5 +1,6 @@
 """`make reproduce`: everything at full scale, in pieces that survive a kill, and nothing twice."""
 
+import contextlib
 import json
 import os
 import random
@@ -11,15 +12,17 @@ import time
 from pathlib import Path
 
 import nbformat
+import numpy as np
+import psutil
 import pytest
 import torch
 
 from mini.notebook import seeded
+from sample_data import KILLS
 from sample_notebook import code, notebook_of
 from tools import reproduced
 
 ROOT = Path(__file__).resolve().parent.parent
-KILLS = int(os.environ.get("MINI_KILLS", "2"))
 START = """\
 import time
 import torch
@@ -77,15 +80,47 @@ def reproduce(course):
     return output
 
 
-def test_a_killed_run_resumes_finds_the_same_and_is_then_skipped(course):
-    """Killed at random moments (MINI_KILLS times), with kernel and workers."""
-    moments = random.Random(0)
-    for _ in range(KILLS):
-        process = start(course)
-        time.sleep(moments.uniform(2, 12))
+def kill(process, whom):
+    """Kill a run and all that is of it, or its kernel alone, or one of the kernel's workers."""
+    if whom == "all":
         os.killpg(process.pid, signal.SIGKILL)
+        return
+    mark = {"kernel": "ipykernel_launcher", "worker": "popen_loky"}[whom]
+    with contextlib.suppress(psutil.NoSuchProcess):  # something has ended meanwhile
+        children = psutil.Process(process.pid).children(recursive=True)
+        for child in [c for c in children if any(mark in part for part in c.cmdline())][:1]:
+            child.kill()
+
+
+def check_whole(course):
+    """Every file under its final name can be read to the end."""
+    for path in course.rglob("*.json"):
+        json.loads(path.read_text())
+    for path in course.rglob("*.npz"):
+        with np.load(path) as stored:
+            assert set(stored) == {"value", "seconds spent"}
+
+
+def forget(course):
+    for folder in (course / "results", course / "build"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_a_killed_run_resumes_finds_the_same_and_is_then_skipped(course):
+    """Killed at random moments, MINI_KILLS times: everything, the kernel, or a worker."""
+    moments = random.Random(0)
+    for count in range(KILLS):
+        process, whom = start(course), ("all", "kernel", "worker")[count % 3]
+        time.sleep(moments.uniform(2, 12))
+        kill(process, whom)
         # This waits for the kernel and the workers too: they hold the output open.
-        process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=60)
+        check_whole(course)
+        if "[1/1] 01_sample: done" in output or "finished before" in output:
+            forget(course)
+        elif whom != "all":
+            assert process.returncode == 1, output
+            assert "01_sample failed in cell" in output
     assert "[1/1] 01_sample: done" in reproduce(course)
     (path,) = (course / "results").glob("*.json")
     (claim,) = json.loads(path.read_text())["claims"]

@@ -9,7 +9,7 @@ import pytest
 from nbformat import v4
 
 from mini import scoreboard
-from test_data import complains
+from sample_data import complains
 from tools.scoreboard import README, brought_up_to_date, filled, pictures
 
 BEGIN, END = "<!-- scoreboard: begin -->", "<!-- scoreboard: end -->"

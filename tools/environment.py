@@ -15,8 +15,6 @@ PINNED = {
     "MINI_DATA": "digits",
     "MINI_SCALE": "quick",
     "MINI_DEVICE": "cpu",
-    # Two cores are kept busy by two one-thread processes; threads on top would spin at barriers.
-    "OMP_NUM_THREADS": "1",
 }
 UNSET = ("MINI_SEEDS", "PYTHONWARNINGS")
 
@@ -36,13 +34,15 @@ def prepare_kernels() -> None:
 def pin(results: Path) -> None:
     """Fix everything a stored output depends on, whatever the caller's environment holds.
 
-    `results` is the folder for the JSON of the runs. From here on this process and all its children
-    refuse connections that leave the machine.
+    `results` is the folder for the JSON of the runs. MINI_THREADS is the number of threads of each
+    process, 1 by default: two cores are kept busy by two processes of one thread.
+    From here on this process and all its children refuse connections that leave the machine.
     """
     prepare_kernels()
     for name in UNSET:
         os.environ.pop(name, None)
     os.environ.update(PINNED, MINI_RESULTS=str(results))
+    os.environ["OMP_NUM_THREADS"] = os.environ.get("MINI_THREADS") or "1"
     guard = ROOT / "tools" / "offline"
     paths = [str(guard), *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ["PYTHONPATH"] = os.pathsep.join(paths)

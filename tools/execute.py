@@ -7,6 +7,7 @@ python tools/execute.py reproduce [NAME ...]   at full scale on MINI_DATA, what 
 
 import argparse
 import asyncio
+import atexit
 import contextlib
 import json
 import os
@@ -100,6 +101,10 @@ def execute(path: Path, label: str) -> Outcome:
             error = f"{failure.ename}: {failure.evalue}"
         except (DeadKernelError, CellTimeoutError):
             error = "the kernel died (out of memory, or stopped from outside)"
+        except RuntimeError as failure:
+            error = f"the kernel did not start ({failure})"
+            # nbclient would clean up, at the end, what it has cleaned up already, and fail.
+            atexit.unregister(client._cleanup_kernel)
     seconds = time.time() - started
     if error is not None:
         lines = node.cells[at["cell"]].source.strip().splitlines() or [""]
