@@ -46,7 +46,7 @@ def stepper(who: str, width: int, batch: int, device: torch.device) -> Callable[
 
 
 def main() -> None:
-    bench = Benchmark(__file__, __doc__, "pytorch-optimizer", rounds=15)
+    bench = Benchmark(__file__, __doc__, "pytorch-optimizer", rounds=45)
     for name, (width, batch) in SIZES.items():
         whos = ("ours", "pytorch-optimizer", "SGD")
         steps = {who: stepper(who, width, batch, bench.device) for who in whos}
