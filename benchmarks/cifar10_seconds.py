@@ -161,8 +161,8 @@ def some_images(dataset: data.Dataset, generator: torch.Generator) -> Tensor:
 
 def tested(model: nn.Module, dataset: data.Dataset) -> dict[str, float]:
     return {
-        "accuracy": training.evaluate(model, dataset)["accuracy"],
-        "mirrored": training.evaluate(model, dataset, mirror=dataset.mirror)["accuracy"],
+        "accuracy": training.accuracy(model, dataset),
+        "mirrored": training.accuracy(model, dataset, mirror=dataset.mirror),
     }
 
 

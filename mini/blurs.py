@@ -5,8 +5,8 @@ through scikit-image, OpenCV, ImageMagick and scipy, border included.
 """
 
 import numpy as np
+import scipy
 import torch
-from scipy.signal import convolve2d
 from torch import Tensor
 from torch.nn.functional import conv2d, interpolate, pad
 
@@ -25,7 +25,7 @@ def defocus(x: Tensor, radius: float, smoothing: float) -> Tensor:
     square = np.arange(-2, 3) ** 2
     disc = (square[:, None] + square <= radius**2) / 1.0
     bell = _bell(smoothing, 1)
-    kernel = convolve2d(disc / disc.sum(), np.outer(bell, bell), mode="same")
+    kernel = scipy.signal.convolve2d(disc / disc.sum(), np.outer(bell, bell), mode="same")
     return _convolve(x, torch.from_numpy(kernel).to(x), "reflect")
 
 

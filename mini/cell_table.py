@@ -44,7 +44,7 @@ def train_cell(seed: int, cell: Cell, data: Dataset, device: str = "cpu") -> dic
         progress=False,
     )
     return {
-        "accuracy": training.evaluate(model, data)["accuracy"],
+        "accuracy": training.accuracy(model, data),
         "parameters": sum(p.numel() for p in model.parameters()),
     }
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 
 import numpy as np
-from scipy import stats
+import scipy
 
 CONFIDENCE = 0.95
 EVIDENCE = 20  # seeds without which no verdict counts as safe
@@ -115,9 +115,9 @@ def interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Values that all agree give an interval of width zero.
     """
     values = np.asarray(values, dtype=np.float64)
-    mean, error = values.mean(axis=-1), stats.sem(values, axis=-1)
+    mean, error = values.mean(axis=-1), scipy.stats.sem(values, axis=-1)
     scale = np.where(error > 0, error, 1.0)  # scipy has no interval for a standard error of zero
-    low, high = stats.t.interval(CONFIDENCE, values.shape[-1] - 1, loc=mean, scale=scale)
+    low, high = scipy.stats.t.interval(CONFIDENCE, values.shape[-1] - 1, loc=mean, scale=scale)
     return np.where(error > 0, low, mean), np.where(error > 0, high, mean)
 
 

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mini import archives, digits, folders
 from mini.batches import Batches, Split, augment, whole_number
 
 __all__ = ["Batches", "Dataset", "Split", "augment", "load", "subset"]
@@ -50,6 +49,9 @@ def load(
 
     Raises ValueError in one sentence for whatever is wrong with the name, the sizes or the files.
     """
+    # Imported here, with what they load, to spare worker processes: those are sent the data.
+    from mini import archives, digits, folders
+
     name = str(name or os.environ.get("MINI_DATA") or "digits")
     seed = whole_number("seed", seed, at_least=0)
     title = TITLES.get(name, name)

@@ -21,7 +21,7 @@ import joblib
 import torch
 from IPython.display import Markdown
 
-from mini import claims, data, plots
+from mini import claims, data
 from mini.experiment import Results, run_all, sources
 from mini.files import write_atomically
 
@@ -47,6 +47,9 @@ def start(name: str, *, paper: str, quick: dict, full: dict) -> "Run":
         raise ValueError(f"MINI_SEEDS={seeds!r}: expected a number of at least 2.")
     seeds = int(seeds)
     label = scale if seeds == config.pop("seeds") else f"{scale}-{seeds}seeds"
+    # Imported here to spare worker processes, which import this module too, matplotlib.
+    from mini import plots
+
     plots.use_style()
     dataset = data.load(n_train=config.get("n_train"), n_test=config.get("n_test"))
     run = Run(name, paper, scale, label, seeds, SimpleNamespace(**config), dataset, device())

@@ -25,7 +25,7 @@ from mini import archives, data
 
 KILLS = int(os.environ.get("MINI_KILLS", "2"))  # how often a test of random kills kills
 
-few = settings(max_examples=25, deadline=None)
+few = settings(max_examples=25)
 
 
 @contextlib.contextmanager

@@ -170,7 +170,7 @@ def test_views_are_those_of_a_loop_over_images_with_pillow(options):
 
 
 @given(st.integers(0, 1000), st.integers(1, 4), st.sampled_from([0.01, 0.3, 1.0, 50.0]))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_views_stay_in_the_convex_hull(seed, width, alpha):
     """Between 0 and 1, and normalising commutes with mixing."""
     images = torch.rand(3, 3, 16, 20, dtype=torch.float64, generator=seeded(seed))
@@ -332,7 +332,7 @@ def test_objective_is_timms_loss_of_one_batch_of_clean_and_two_views():
 
 
 @given(st.integers(2, 5), st.integers(0, 1000), st.floats(0.1, 30))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_divergence_lies_between_zero_and_the_logarithm_of_n(n, seed, scale):
     logits = list(scale * torch.randn(n, 4, 6, generator=seeded(seed), dtype=torch.float64))
     value = augmix.jensen_shannon(*logits)

@@ -218,7 +218,7 @@ def test_motion_blur_is_half_a_gaussian_along_a_line(severity):
 
 
 @given(st.sampled_from([name for name in NAMES if "blur" in name]), st.floats(0, 1))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_a_blur_leaves_one_colour_alone(name, value):
     value = round(255 * value) / 255
     flat = torch.full((2, 3, 32, 32), value, dtype=torch.float64)

@@ -308,7 +308,7 @@ def test_a_zero_weight_still_has_a_gradient():
     st.lists(st.floats(-3, 3), min_size=12, max_size=12),
     st.lists(st.floats(-5, 5), min_size=3, max_size=3),
 )
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_symmetries_of_alpha(values, shifts):
     torch.manual_seed(0)
     net = darts.SuperNet(3, depth=1).double()
@@ -369,7 +369,7 @@ def test_edges_are_compared_by_their_softmax_weight():
 
 
 @given(st.integers(2, 4), st.integers(1, 3), st.integers(0, 999))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_each_node_keeps_its_edges(nodes, keep, seed):
     edges = cells.edges(nodes)
     alphas = torch.randn(len(edges), 4, generator=torch.Generator().manual_seed(seed))

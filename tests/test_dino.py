@@ -82,7 +82,7 @@ def test_centre_momentum_is_lightlys(momentum):
 
 
 @given(st.integers(2, 6), st.integers(0, 10_000), st.floats(0.01, 1.0), st.floats(0.05, 1.0))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_loss_is_the_double_loop_over_pairs(views, seed, tau_t, tau_s):
     ours = loss_of(teacher_temperature=tau_t, student_temperature=tau_s)
     ours.center.copy_(logits(1, seed=seed + 1)[0][0])
@@ -336,7 +336,7 @@ def test_step_moves_the_student_and_leaves_the_teacher_alone():
 
 
 @given(st.floats(0, 1), st.integers(1, 6))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_ema_is_its_closed_form(m, n):
     student, teacher = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
     student, teacher = student.double(), teacher.double()
@@ -412,7 +412,7 @@ def test_crop_of_everything_is_the_image_and_a_negative_width_mirrors():
 
 
 @given(st.floats(0.01, 1), st.floats(0.01, 1), st.integers(4, 64), st.integers(0, 999))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_boxes_lie_in_the_image(a, b, size, seed):
     generator = torch.Generator().manual_seed(seed)
     boxes = crops.random_boxes(50, size, (min(a, b), max(a, b)), generator=generator)

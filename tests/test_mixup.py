@@ -128,7 +128,7 @@ def compare_with_pairs(n: int, alpha: float, seed: int) -> None:
 
 
 @given(st.integers(1, 9), st.floats(0.05, 40), st.integers(0, 2**32))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_mixed_row_is_a_pair_in_the_ratio_lambda(n, alpha, seed):
     compare_with_pairs(n, alpha, seed)
 

@@ -306,6 +306,19 @@ def test_results_come_by_arm_and_measure_in_the_order_of_the_seeds():
             assert measured["loss"][seed] == train(seed, **ARMS[arm])["loss"]
 
 
+def test_worker_processes_load_only_what_training_needs():
+    """Two that start at once take 6 s; with matplotlib, torchvision and scipy.stats it was 17."""
+    modules = {path.stem for path in Path(notebook.__file__).parent.glob("*.py")}
+    # Figures and the making of data are the kernel's; open-world recognition fits an SVM.
+    modules -= {"__init__", "plots", "archives", "digits", "folders", "openset", "discovery"}
+    heavy = {"matplotlib", "scipy.stats", "sklearn", "torchvision", "torchmetrics"}
+    assert {"notebook", "training", "metrics", "augmix"} <= modules
+    code = f"import sys, mini, {', '.join(f'mini.{name}' for name in sorted(modules))}"
+    code += f"; print({heavy} & sys.modules.keys())"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "set()"
+
+
 def test_two_workers_give_the_numbers_of_one():
     here = os.getpid()
 

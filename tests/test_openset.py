@@ -90,7 +90,7 @@ def test_classes_without_images_and_odd_shares_are_refused():
 
 
 @given(SEEDS, st.integers(1, 6), st.integers(1, 8))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_the_loss_is_the_sum_of_binary_cross_entropies(seed, k, n):
     logits = 4 * torch.randn(n, k, generator=random(seed), dtype=torch.float64)
     labels = torch.randint(k, (n,), generator=random(seed + 1))
@@ -123,7 +123,7 @@ def test_the_loss_stays_finite_where_sigmoids_saturate():
 
 
 @given(SEEDS, st.floats(0.1, 4))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_thresholds_are_scipys_fit_of_the_doubled_sample(seed, alpha):
     p = torch.rand(30, 3, generator=random(seed), dtype=torch.float64)
     labels = torch.arange(3).repeat(10)
@@ -153,7 +153,7 @@ def test_thresholds_are_scipys_fit_here():
 
 
 @given(SEEDS, st.floats(0, 5), st.floats(0, 5))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_larger_alpha_never_raises_a_threshold(seed, a, b):
     p = torch.rand(20, 2, generator=random(seed))
     labels = torch.arange(2).repeat(10)
@@ -209,7 +209,7 @@ def test_another_class_may_vouch_for_the_likeliest_one():
 
 
 @given(SEEDS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_the_rule_is_its_definition(seed):
     logits = 3 * torch.randn(8, 3, generator=random(seed))
     thresholds = 0.5 + torch.rand(3, generator=random(seed + 1)) / 2
@@ -261,7 +261,7 @@ def scored(draw):
 
 
 @given(scored())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_oscr_is_the_area_by_brute_force_and_pytorch_oods(case):
     known, correct, unknown = case
     found = openset.oscr(known, correct, unknown)
@@ -274,7 +274,7 @@ def test_oscr_is_the_area_by_brute_force_and_pytorch_oods(case):
 
 
 @given(scored())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_oscr_is_accuracy_times_auroc_of_what_is_correct(case):
     known, correct, unknown = map(np.array, case)
     found = openset.oscr(known, correct, unknown)

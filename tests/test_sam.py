@@ -35,7 +35,7 @@ def dual(p: float) -> float:
     return math.inf if p == 1 else 1.0 if p == math.inf else p / (p - 1)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(vectors, st.sampled_from((1.0, *NORMS, math.inf)))
 def test_climb_has_length_rho_and_attains_the_dual_norm(g, p):
     g = g.double()
@@ -44,7 +44,7 @@ def test_climb_has_length_rho_and_attains_the_dual_norm(g, p):
     assert float(g @ e) == pytest.approx(0.3 * float(g.norm(dual(p))), rel=1e-12)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(vectors, st.sampled_from((1.0, *NORMS, math.inf)), st.integers(0, 1000))
 def test_no_other_point_of_the_ball_climbs_higher(g, p, seed):
     g = g.double()

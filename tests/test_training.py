@@ -94,7 +94,7 @@ def test_schedule_is_a_ramp_then_half_a_cosine():
 
 
 @given(steps=st.integers(1, 500), warmup=st.floats(0, 0.99))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_schedule_rises_then_falls_within_bounds(steps, warmup):
     values = [training.schedule(step, steps=steps, warmup=warmup) for step in range(steps)]
     assert all(0 < value <= 1 for value in values)
@@ -277,12 +277,12 @@ def test_predict_can_average_with_the_mirror_image():
     torch.testing.assert_close(logits, (both[0] + both[1]) / 2)
 
 
-def test_evaluate_takes_the_test_set_unless_told_otherwise():
+def test_accuracy_takes_the_test_set_unless_told_otherwise():
     noise, model = dataset(10), linear_in_float64()
     part = data.Split(noise.train.images[:4], noise.train.labels[:4])
     for split, used in ((None, noise.test), (part, part)):
         logits = training.predict(model, used, noise)
-        assert training.evaluate(model, noise, split) == metrics.summary(logits, used.labels)
+        assert training.accuracy(model, noise, split) == metrics.accuracy(logits, used.labels)
 
 
 # The measures.
@@ -304,7 +304,7 @@ def test_accuracy_and_nll_equal_scikit_learn():
 
 
 @given(seed=st.integers(0, 10_000), bins=st.integers(1, 20))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_calibration_error_equals_its_definition(seed, bins):
     logits, labels = some_logits(seed)
     confidence, choice = logits.softmax(1).max(1)

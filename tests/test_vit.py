@@ -35,7 +35,7 @@ def images(n: int = 2, size: int = 16, seed: int = 1) -> torch.Tensor:
 
 
 @given(st.sampled_from([1, 2, 4]), st.integers(1, 4), st.integers(1, 4), st.integers(1, 4))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_patchify_is_unfold(patch_size, rows, columns, channels):
     x = torch.randn(2, channels, rows * patch_size, columns * patch_size)
     expected = unfold(x, patch_size, stride=patch_size).transpose(1, 2)
