@@ -21,12 +21,3 @@ def calibration_error(logits: Tensor, labels: Tensor, *, bins: int = 15) -> floa
 
     probabilities = logits.softmax(dim=1)
     return float(multiclass_calibration_error(probabilities, labels, logits.shape[1], n_bins=bins))
-
-
-def summary(logits: Tensor, labels: Tensor) -> dict[str, float]:
-    """All three: `accuracy`, `nll`, `calibration_error`."""
-    return {
-        "accuracy": accuracy(logits, labels),
-        "nll": nll(logits, labels),
-        "calibration_error": calibration_error(logits, labels),
-    }

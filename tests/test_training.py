@@ -316,12 +316,3 @@ def test_calibration_error_equals_its_definition(seed, bins):
             share = inside.double().mean()
             gap += float(share * (right[inside].mean() - confidence[inside].mean()).abs())
     assert metrics.calibration_error(logits, labels, bins=bins) == pytest.approx(gap, abs=1e-6)
-
-
-def test_summary_names_the_three_measures():
-    logits, labels = some_logits(1)
-    assert metrics.summary(logits, labels) == {
-        "accuracy": metrics.accuracy(logits, labels),
-        "nll": metrics.nll(logits, labels),
-        "calibration_error": metrics.calibration_error(logits, labels),
-    }
