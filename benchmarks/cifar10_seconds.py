@@ -238,17 +238,19 @@ def ablate(dataset: data.Dataset, epochs: int, seeds: int) -> list[dict]:
 def rows(runs: list[dict], title: str) -> list[dict]:
     """Ours beside each rival with the same seconds, as the README's table shows it."""
     found = []
-    percent = {
-        (run["rival"], run["budget"]): 100 * run["median"]["accuracy"]
+    percents = {
+        (run["rival"], run["budget"]): [100 * row["accuracy"] for row in run["runs"]]
         for run in runs
         if "rival" in run
     }
-    for (rival, budget), theirs in percent.items():
-        if rival != "ours" and ("ours", budget) in percent:
-            ours = percent["ours", budget]
+    for (rival, budget), theirs in percents.items():
+        if rival != "ours" and ("ours", budget) in percents:
+            ours = percents["ours", budget]
+            times = [a / b for a, b in zip(ours, theirs, strict=True)]
+            values = {"ours": ours, "theirs": theirs, "times": times}
             what = f"{title}: test accuracy after {budget} s"
-            row = {"what": what, "unit": "%", "ours": ours, "peer": rival, "theirs": theirs}
-            found.append(row | {"times": ours / theirs})
+            row = {"what": what, "unit": "%", "peer": rival}
+            found.append(row | {key: statistics.median(of) for key, of in values.items()})
     return found
 
 

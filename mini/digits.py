@@ -14,7 +14,7 @@ import functools
 from typing import NamedTuple
 
 import numpy as np
-import scipy
+from scipy.ndimage import map_coordinates
 from sklearn.datasets import load_digits, load_sample_image
 
 CLASSES = tuple("0123456789")
@@ -118,7 +118,7 @@ def _strokes(recipe: Recipe) -> np.ndarray:
     old_y = np.clip(old_y + 1, 0, old_size + 1) + start * np.arange(len(y))[:, None, None]
     old_x = np.clip(old_x + 1, 0, old_size + 1)
     column = framed.reshape(-1, start)  # [n * 10, 10]
-    strokes = scipy.ndimage.map_coordinates(column, [old_y, old_x], order=1, mode="nearest")
+    strokes = map_coordinates(column, [old_y, old_x], order=1, mode="nearest")
     return strokes.round().astype(np.uint8)
 
 

@@ -5,7 +5,14 @@ from torch.nn.functional import cross_entropy
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> float:
-    """Share of rows whose largest logit is the label's, in [0, 1]."""
+    """Share of rows whose largest logit is the label's, in [0, 1].
+
+    Raises ValueError unless there is one label a row.
+    """
+    if labels.shape != logits.shape[:1]:
+        raise ValueError(
+            f"Labels {list(labels.shape)} for logits {list(logits.shape)}: give one label a row."
+        )
     return float((logits.argmax(dim=1) == labels).float().mean())
 
 

@@ -100,6 +100,20 @@ BUGS = [
     ),
     Bug(
         METRICS,
+        "logits.argmax(dim=1)",
+        "logits.argmin(dim=1)",
+        "logits taken for losses: the least likely class is the answer",
+        test_training.test_accuracy_and_nll_equal_scikit_learn,
+    ),
+    Bug(
+        METRICS,
+        "if labels.shape != logits.shape[:1]:",
+        "if len(labels) != len(logits):",
+        "labels in a column are compared with every row",
+        test_training.test_accuracy_wants_one_label_a_row,
+    ),
+    Bug(
+        METRICS,
         "    probabilities = logits.softmax(dim=1)\n",
         "    probabilities = logits.softmax(dim=0)\n",
         "softmax over the batch instead of the classes",

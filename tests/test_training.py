@@ -303,6 +303,13 @@ def test_accuracy_and_nll_equal_scikit_learn():
     assert metrics.nll(logits, labels) == pytest.approx(log_loss(labels, probabilities))
 
 
+def test_accuracy_wants_one_label_a_row():
+    logits, labels = some_logits(0)
+    for wrong in (labels[:, None], labels[:1], labels[0]):
+        with pytest.raises(ValueError, match="one label a row"):
+            metrics.accuracy(logits, wrong)
+
+
 @given(seed=st.integers(0, 10_000), bins=st.integers(1, 20))
 @settings(max_examples=20)
 def test_calibration_error_equals_its_definition(seed, bins):
