@@ -11,17 +11,16 @@ Three rivals get the same seconds:
   what the network gives is seen apart from what the training gives.
 
 Seconds run from images in memory to the last change of a weight: whitening and every batch count,
-loading and testing do not. A schedule must know its end beforehand, so the number of epochs that
-fit is estimated from a trial on a few images, which is not counted; the seconds printed are those
-that the whole run took. Each accuracy is of one pass over the test set, and with the mirror image's
-logits averaged in (`mirrored`); both are medians over seeds. The rivals take turns, since a
-processor's speed wavers: what one seed finds, all find within the same minutes.
+loading and testing do not. Our schedule follows the clock, by the share of the seconds that is
+over; every rival stops after the step in which they end. The seconds printed are those that the
+whole run took. Each accuracy is of one pass over the test set, and with the mirror image's logits
+averaged in (`mirrored`); both are medians over seeds. The rivals take turns, since a processor's
+speed wavers: what one seed finds, all find within the same minutes.
 
 `--ablate` leaves out one trick at a time, at equal epochs, and prints accuracy and seconds of each.
 """
 
 import argparse
-import copy
 import itertools
 import json
 import math
@@ -40,14 +39,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, max_pool2d, relu
 
-from mini import data, models, training
+from mini import data, training
+from mini.course.notebook import processor, seeded
 from mini.files import write_atomically
-from mini.notebook import processor, seeded
+from mini.training import models
 
 ROOT = Path(__file__).resolve().parent.parent
-TRIAL_IMAGES = 2560
-# A trial of a few seconds flatters: processors slow down, neighbours wake up.
-MARGIN = 0.93
 
 # Strong smoothing and two pixels of shift are Jordan 2024's; the rest was found by trial.
 RECIPE = {
@@ -82,14 +79,6 @@ class TutorialNet(nn.Module):
         return self.layers[2](relu(self.layers[1](relu(self.layers[0](x)))))
 
 
-def epochs_within(budget: float, model: nn.Module, dataset: data.Dataset, **recipe) -> int:
-    """How many epochs fit into `budget` seconds: from a trial on a copy of the model."""
-    few = replace(dataset, train=data.Split(*(part[:TRIAL_IMAGES] for part in dataset.train)))
-    history = training.fit(copy.deepcopy(model), few, epochs=3, progress=False, **recipe)
-    per_image = min(row["seconds"] for row in history) / len(few.train.labels)
-    return max(1, int(MARGIN * budget / per_image / len(dataset.train.labels)))
-
-
 def ours(dataset: data.Dataset, seed: int, *, width: int, whitened: bool = True, **options) -> dict:
     """Train a `SmallResNet`; `budget` seconds or `epochs`, whichever is in `options`."""
     generator = seeded(seed)
@@ -120,13 +109,12 @@ def finish(
     **recipe,
 ) -> dict:
     """Train with `fit`, test, and tell what came of it; `seconds` were spent before."""
-    if epochs is None:
-        # Its own generator: the trial must not change what follows.
-        trial = recipe | {"generator": torch.Generator().manual_seed(0)}
-        epochs = epochs_within(budget - seconds, model, dataset, **trial)
+    length = {"epochs": epochs} if budget is None else {"seconds": budget - seconds}
     start = perf_counter()
-    training.fit(model, dataset, epochs=epochs, **recipe)
+    history = training.fit(model, dataset, progress=False, **length, **recipe)
     seconds += perf_counter() - start
+    batches = math.ceil(len(dataset.train.labels) / recipe["batch_size"])
+    epochs = round(history[-1]["steps"] / batches, 2)
     return tested(model, dataset) | {"seconds": seconds, "epochs": epochs, "width": width}
 
 
@@ -220,7 +208,7 @@ def ablate(dataset: data.Dataset, epochs: int, seeds: int) -> list[dict]:
         "batches of 128": {"batch_size": 128},
         "batches of 512": {"batch_size": 512},
         "AdamW": ADAMW,
-        "bfloat16 autocast": {"autocast": True},
+        "bfloat16": {"precision": "bfloat16"},
         "three quarters of the width": {"width": 3 * WIDTHS[60] // 4},
     }
     runs = []
@@ -255,7 +243,7 @@ def rows(runs: list[dict], title: str) -> list[dict]:
 
 
 def record(dataset: data.Dataset, kind: str, runs: list[dict], config: dict) -> None:
-    path = ROOT / "results" / f"bench_{kind}-{dataset.name}.json"
+    path = ROOT / "results" / "benchmarks" / f"{kind}-{dataset.name}.json"
     content = {
         "benchmark": kind,
         "dataset": dataset.name,

@@ -17,7 +17,8 @@ from functools import partial
 import torch
 from turns import Benchmark
 
-from mini import darts, search
+from mini import darts
+from mini.darts import search
 
 RULES = {"ours": "second", "exact": "exact", "first order": "first", "weights alone": "fixed"}
 PEAK_BYTES = 1 if platform.system() == "Darwin" else 1024  # the unit of ru_maxrss

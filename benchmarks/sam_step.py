@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from turns import Benchmark
 
 from mini import sam
-from mini.models import SmallResNet
+from mini.training.models import SmallResNet
 
 SIZES = {"width 16, batch 128": (16, 128), "width 32, batch 128": (32, 128)}
 LIMIT = 2.05

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import torch
 
-from mini import notebook
-from mini.files import write_atomically
+from mini.course import notebook
+from mini.files import ROOT, write_atomically
 
-RESULTS = Path(__file__).resolve().parent.parent / "results"
+RESULTS = ROOT / "results" / "benchmarks"
 # What is shown, from the seconds that one unit of work takes.
 UNITS = {"ms": lambda seconds: 1000 * seconds, "images/s": lambda seconds: 1 / seconds}
 
@@ -29,7 +29,7 @@ class Benchmark:
     """One script: its options in `chosen`, its `device`, and the `rows` it found.
 
     `sizes` are whole numbers that the command line may change; `packages` those whose versions
-    matter. `--record` writes the rows into results/, where the README's table is made from.
+    matter. `--record` writes the rows into results/benchmarks/, which fill the README's table.
     """
 
     def __init__(self, script: str, doc: str, *packages: str, rounds: int, **sizes: int):
@@ -118,9 +118,9 @@ class Benchmark:
             "versions": self.versions,
             "rows": self.rows,
         }
-        path = RESULTS / f"bench_{self.name}.json"
+        path = RESULTS / f"{self.name}.json"
         write_atomically(path, lambda file: file.write(json.dumps(content, indent=1).encode()))
-        print(f"\n{path.name} written to {path.parent.name}/")
+        print(f"\n{path.name} written to results/benchmarks/")
 
 
 def seconds_a_call(step: Callable[[], object], repeats: int, device: torch.device) -> float:

@@ -19,14 +19,15 @@ import numpy as np
 
 Arrays = dict[str, np.ndarray]
 
+ROOT = Path(__file__).resolve().parent.parent  # of the course
+
 HOST = re.sub(r"[^A-Za-z0-9-]", "-", platform.node()) or "unknown"
 SECONDS_A_DAY = 86_400
 
 
 def cache_folder() -> Path:
     """`MINI_CACHE`, or `data/` beside the package; it need not exist yet."""
-    beside_package = Path(__file__).resolve().parent.parent / "data"
-    return Path(os.environ.get("MINI_CACHE") or beside_package).expanduser().absolute()
+    return Path(os.environ.get("MINI_CACHE") or ROOT / "data").expanduser().absolute()
 
 
 def write_atomically(path: str | Path, write: Callable[[BinaryIO], None]) -> None:

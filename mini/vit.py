@@ -1,20 +1,19 @@
 """Vision Transformer: an image is a sequence of patches.
 
 Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021, arXiv:2010.11929. Read downwards,
-the file follows section 3.1 and appendix A: patches, positions, attention (eq. 5-8), one block
-(eq. 2, 3), the model (eq. 1, 4), and last what one looks at in a trained one (appendix D.7, D.8).
-Initial values follow the authors' JAX code (zero head, Xavier-uniform kernels, positions of
-standard deviation 0.02). Differences from it: exact GELU for the tanh approximation; no dropout;
-the weights of queries, keys and values lie in one matrix, which is faster and initialised as
-three; the patches are cut by a reshape and multiplied by a matrix, which is the same as a
-convolution of stride P (claim E1).
+the file follows section 3.1: patches, positions, one block (eq. 2, 3), the model (eq. 1, 4), and
+last what one looks at in a trained one (appendix D.7, D.8). Attention (appendix A, eq. 5-8) stands
+in `mini.attention`, for the whole course. Initial values follow the authors' JAX code (zero head,
+Xavier-uniform kernels, positions of standard deviation 0.02). Differences from it: exact GELU for
+the tanh approximation; no dropout; the patches are cut by a reshape and multiplied by a matrix,
+which is the same as a convolution of stride P (claim E1).
 """
-
-import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, scaled_dot_product_attention
+from torch.nn.functional import interpolate
+
+from mini.attention import Attention
 
 
 def patchify(images: Tensor, patch_size: int) -> Tensor:
@@ -58,35 +57,6 @@ def resize_positions(positions: Tensor, old: tuple[int, int], new: tuple[int, in
     return torch.cat([first, grid.flatten(2)[0].T])  # [1 + N', D]
 
 
-class Attention(nn.Module):
-    """Multi-head self-attention, `[B, T, D] -> [B, T, D]` (appendix A, eq. 5-8)."""
-
-    def __init__(self, dim: int, heads: int):
-        super().__init__()
-        self.heads = heads
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.out = nn.Linear(dim, dim)
-
-    def project(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, each `[B, heads, T, D/heads]` (eq. 5)."""
-        b, t, _ = z.shape
-        qkv = self.qkv(z).view(b, t, 3, self.heads, -1)  # [B, T, 3, heads, D/heads]
-        return qkv.permute(2, 0, 3, 1, 4).unbind(0)
-
-    def weights(self, z: Tensor) -> Tensor:
-        """A = softmax(q k^T / sqrt(D/heads)), `[B, heads, T, T]`; each row sums to 1 (eq. 6)."""
-        q, k, _ = self.project(z)
-        return (q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])).softmax(dim=-1)
-
-    def forward(self, z: Tensor) -> Tensor:
-        heads = scaled_dot_product_attention(
-            *self.project(z)
-        )  # A v, [B, heads, T, D/heads] (eq. 7)
-        return self.out(
-            heads.transpose(1, 2).flatten(2)
-        )  # concatenate the heads, then U_msa (eq. 8)
-
-
 class Block(nn.Module):
     """z' = MSA(LN(z)) + z, then MLP(LN(z')) + z' (eq. 2, 3): pre-norm, `[B, T, D] -> [B, T, D]`."""
 
@@ -127,8 +97,6 @@ class ViT(nn.Module):
         super().__init__()
         if image_size % patch_size:
             raise ValueError(f"patch_size={patch_size} does not divide image_size={image_size}.")
-        if dim % heads:
-            raise ValueError(f"heads={heads} does not divide dim={dim}.")
         if position not in ("learned", "sincos", "none"):
             raise ValueError(f"position={position!r}: expected 'learned', 'sincos' or 'none'.")
         self.patch_size, side = patch_size, image_size // patch_size
@@ -151,12 +119,9 @@ class ViT(nn.Module):
         nn.init.trunc_normal_(self.embed.weight, std=self.embed.in_features**-0.5)
         nn.init.zeros_(self.embed.bias)
         for block in self.blocks:
-            for kernel in block.attention.qkv.weight.chunk(3):  # queries, keys, values: [D, D] each
-                nn.init.xavier_uniform_(kernel)
-            for layer in (block.attention.out, block.mlp[0], block.mlp[2]):
+            block.attention.initialise()
+            for layer in (block.mlp[0], block.mlp[2]):
                 nn.init.xavier_uniform_(layer.weight)
-            for layer in (block.attention.qkv, block.attention.out):
-                nn.init.zeros_(layer.bias)
             for layer in (block.mlp[0], block.mlp[2]):
                 nn.init.normal_(layer.bias, std=1e-6)
         nn.init.zeros_(self.head.weight)

@@ -1,4 +1,7 @@
-"""Strict test run of the notebooks: `pytest --nbval notebooks`.
+"""Strict test run of the notebooks: `pytest --nbval`, here or in the root.
+
+It runs at the scale `check`, one fresh seed against recorded ones, and at
+`quick` where MINI_SCALE says so. No other setting gets through.
 
 What nbval 0.11 lacks is added over its RunningKernel: cells run with history
 on (else a trailing `;` is ignored, nbval issue 194), a dead kernel is noticed
@@ -7,6 +10,7 @@ output merely differs stops nothing, so that every difference is shown.
 """
 
 import math
+import os
 import time
 from collections import defaultdict
 from queue import Empty
@@ -17,7 +21,8 @@ from nbval.plugin import IPyNbCell
 
 from tools.environment import ROOT, pin
 
-pin(results=ROOT / "build" / "test" / "results")
+SCALE = "quick" if os.environ.get("MINI_SCALE") == "quick" else "check"
+pin(results=ROOT / "build" / "test" / "results", scale=SCALE)
 
 _get_message = RunningKernel.get_message
 

@@ -1,4 +1,4 @@
-"""Every planted bug of the tables `tests/bugs_*.py` is caught; and so is a lenient harness."""
+"""Every planted bug of the tables `tests/*/bugs.py` is caught; and so is a lenient harness."""
 
 import importlib
 import re
@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from planted import Bug, PlantError, check_sound, is_caught, planted
+from tests.planted import Bug, PlantError, check_sound, is_caught, planted
 
 TABLES = {
-    path.stem: importlib.import_module(path.stem).BUGS
-    for path in sorted(Path(__file__).parent.glob("bugs_*.py"))
+    path.parent.name: importlib.import_module(f"tests.{path.parent.name}.bugs").BUGS
+    for path in sorted(Path(__file__).parent.glob("*/bugs.py"))
 }
 
 
 def _label(table: str, bug: Bug) -> str:
     words = re.findall(r"\w+", bug.why.lower())
-    return f"{table.removeprefix('bugs_')}-{'-'.join(words[:8])}"
+    return f"{table}-{'-'.join(words[:8])}"
 
 
 ALL = [pytest.param(bug, id=_label(table, bug)) for table, bugs in TABLES.items() for bug in bugs]

@@ -11,7 +11,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import joblib
 
-from mini import cell_table, cells, data, notebook
+from mini import data
+from mini.course import notebook
+from mini.darts import cell_table, cells
 
 
 def main() -> None:

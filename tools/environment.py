@@ -11,12 +11,8 @@ ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
 RESULTS = ROOT / "results"
 
-PINNED = {
-    "MINI_DATA": "digits",
-    "MINI_SCALE": "quick",
-    "MINI_DEVICE": "cpu",
-}
-UNSET = ("MINI_SEEDS", "PYTHONWARNINGS")
+PINNED = {"MINI_DEVICE": "cpu"}
+UNSET = ("MINI_DATA", "MINI_SEEDS", "PYTHONWARNINGS")
 
 
 def prepare_kernels() -> None:
@@ -31,17 +27,17 @@ def prepare_kernels() -> None:
     os.environ["IPYTHONDIR"] = folder
 
 
-def pin(results: Path) -> None:
+def pin(results: Path, scale: str = "quick") -> None:
     """Fix everything a stored output depends on, whatever the caller's environment holds.
 
-    `results` is the folder for the JSON of the runs. MINI_THREADS is the number of threads of each
-    process, 1 by default: two cores are kept busy by two processes of one thread.
+    `results` is the folder for the records of the runs. MINI_THREADS is the number of threads of
+    each process, 1 by default: two cores are kept busy by two processes of one thread.
     From here on this process and all its children refuse connections that leave the machine.
     """
     prepare_kernels()
     for name in UNSET:
         os.environ.pop(name, None)
-    os.environ.update(PINNED, MINI_RESULTS=str(results))
+    os.environ.update(PINNED, MINI_RESULTS=str(results), MINI_SCALE=scale)
     os.environ["OMP_NUM_THREADS"] = os.environ.get("MINI_THREADS") or "1"
     guard = ROOT / "tools" / "offline"
     paths = [str(guard), *filter(None, [os.environ.get("PYTHONPATH")])]

@@ -27,16 +27,16 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 
-from mini.claims import EVIDENCE, Judgement, safe
+from mini.course import records
+from mini.course.claims import EVIDENCE, VERDICTS, Judgement, safe
 from mini.files import write_atomically
-from mini.scoreboard import VERDICTS
 from tools.environment import NOTEBOOKS, RESULTS, ROOT, pin, prepare_kernels
 from tools.normalise import agrees, moved, normalise, state_seconds, stated_seconds
 from tools.progress import progress
 from tools.reproduced import remember, unfinished
 
 # What a second run on the same machine may change without having found anything new.
-PASSING_KEYS = ("seconds", "date", "machine", "versions")
+PASSING_KEYS = ("seconds", "date", "machine", "sittings", "versions")
 
 
 @dataclass
@@ -124,7 +124,7 @@ def newest_result(name: str, since: float) -> tuple[Path | None, dict]:
     written = [
         path
         for folder in folders
-        for path in folder.glob(f"{name}-*.json")
+        for path in folder.glob(f"{name}/*.json")
         # A second of leeway: some file systems store whole seconds.
         if path.stat().st_mtime >= since - 1
     ]
@@ -154,15 +154,13 @@ def adopt(outcome: Outcome) -> None:
     """
     seconds = outcome.seconds
     if outcome.result_path is not None:
-        committed = RESULTS / outcome.result_path.name
+        committed = RESULTS / outcome.name / outcome.result_path.name
         before = json.loads(committed.read_text(encoding="utf-8")) if committed.exists() else {}
         seconds = outcome.result["seconds"]
         found = {key: outcome.result[key] for key in outcome.result if key not in PASSING_KEYS}
         found_before = {key: before[key] for key in before if key not in PASSING_KEYS}
         if found != found_before or moved(before.get("seconds"), seconds):
-            content = outcome.result_path.read_bytes()
-            committed.parent.mkdir(exist_ok=True)
-            write_atomically(committed, lambda file: file.write(content))
+            records.copy(outcome.result_path, committed)
         else:
             seconds = before["seconds"]
         stale = not agrees(stated_seconds(outcome.node), seconds)

@@ -19,7 +19,7 @@ def progress(label: str, at: dict[str, int], cells: int) -> Iterator[None]:
         yield
         return
     with tempfile.TemporaryDirectory() as folder, tqdm(bar_format="{desc}", disable=False) as line:
-        runs = Path(folder) / "runs"  # written by the kernel, see mini.experiment
+        runs = Path(folder) / "runs"  # written by the kernel, see mini.course.experiment
         os.environ["MINI_PROGRESS"] = str(runs)
         stop = threading.Event()
 

@@ -16,7 +16,7 @@ def fingerprint(path: Path) -> str:
     """Changes with a notebook's code, with `mini`, and with the reader's settings."""
     cells = nbformat.read(path, as_version=4).cells
     parts = [cell.source for cell in cells if cell.cell_type == "code"]
-    parts += [source.read_text("utf-8") for source in sorted((ROOT / "mini").glob("*.py"))]
+    parts += [source.read_text("utf-8") for source in sorted((ROOT / "mini").rglob("*.py"))]
     parts += [f"{name}={os.environ.get(name)}" for name in ("MINI_DATA", "MINI_SEEDS")]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 

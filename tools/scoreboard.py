@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import nbformat
 
-from mini import scoreboard
+from mini.course import scoreboard
 from mini.files import write_atomically
 
 BEGIN, END = "<!-- {}: begin -->", "<!-- {}: end -->"
@@ -49,7 +49,7 @@ def main() -> None:
     write_atomically(README, lambda file: file.write(text.encode()))
     for notebook in sorted((scoreboard.ROOT / "notebooks").glob("*.ipynb")):
         for number, picture in enumerate(pictures(notebook), start=1):
-            path = scoreboard.ROOT / "results" / f"{notebook.stem}-{number}.png"
+            path = scoreboard.ROOT / "results" / notebook.stem / f"figure-{number}.png"
             write_atomically(path, lambda file, picture=picture: file.write(picture))
 
 

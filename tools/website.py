@@ -17,7 +17,7 @@ import nbformat
 from nbconvert.exporters import HTMLExporter
 from nbconvert.filters import markdown2html
 
-from mini import claims, scoreboard
+from mini.course import claims, scoreboard
 from mini.files import write_atomically
 from tools import slides, vendor
 from tools.environment import RESULTS, ROOT

@@ -1,0 +1,1 @@
+"""What every notebook does first and last: start, announce, experiment, judge, finish."""

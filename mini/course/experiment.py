@@ -1,0 +1,210 @@
+"""Every arm with every seed: one process a call, one thread a process, and nothing done twice."""
+
+import hashlib
+import inspect
+import os
+import threading
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import joblib
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from mini.files import write_atomically
+
+Row = dict  # of one arm and seed: measure -> number or array, or, passed on only, a dict of tensors
+SEPARATOR = "//"  # between a measure and an entry of it, in a file
+
+
+class Results(dict):
+    """What an experiment found: `results[arm][measure]` is an array with one entry for each seed.
+
+    `rows[arm][i]` is what the call with the i-th of `seeds` returned, also what is only passed on.
+    """
+
+    def __init__(self, rows: dict[str, list[Row]], seeds: Sequence[int]):
+        self.rows, self.seeds = rows, tuple(seeds)
+        super().__init__({arm: _stacked(found) for arm, found in rows.items()})
+
+    def given(self, seed: int) -> dict[str, Row]:
+        """What every arm found with `seed`, for a later stage; ValueError if it was not run."""
+        if seed not in self.seeds:
+            raise ValueError(f"No earlier stage was run with seed {seed}, only with {self.seeds}.")
+        place = self.seeds.index(seed)
+        return {arm: rows[place] for arm, rows in self.rows.items()}
+
+
+def _stacked(rows: list[Row]) -> dict[str, np.ndarray]:
+    """The measures of all seeds side by side, without those that are only passed on."""
+    kept = [key for key in rows[0] if not key.startswith("_")]
+    return {key: np.stack([row[key] for row in rows if key in row]) for key in kept}
+
+
+def run_all(
+    function: Callable[..., dict],
+    arms: dict[str, dict],
+    seeds: Sequence[int],
+    *,
+    workers: int,
+    kept: Path | None = None,
+    fingerprint: str = "",
+    given: Results | None = None,
+) -> tuple[Results, float]:
+    """Call `function(seed, **arms[arm])` for every arm and seed, `workers` at a time.
+
+    With `given`, an earlier stage, the call also gets `given={arm: row}`: what that stage found
+    with the same seed. Returns the results and the seconds that earlier runs had spent on what was
+    found in the folder `kept`, where each result is stored under `fingerprint` and its options.
+    The file that MINI_PROGRESS names, if any, says how far it is: "calls done, calls in all".
+    """
+    calls = [
+        joblib.delayed(_call)(
+            function, seed, arm, options, kept, fingerprint, given and given.given(seed)
+        )
+        for seed in seeds
+        for arm, options in arms.items()
+    ]
+    parallel = joblib.Parallel(
+        min(workers, len(calls)),
+        return_as="generator",
+        initializer=_die_with,
+        initargs=(os.getpid(),),
+    )
+    done, saved = {arm: [] for arm in arms}, 0.0
+    with warnings.catch_warnings():
+        # joblib replaces a worker whose memory has grown; no call is lost.
+        warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
+        bar = tqdm(parallel(calls), total=len(calls), unit="run")
+        for count, (arm, seconds, row) in enumerate(bar, start=1):
+            done[arm].append(row)
+            saved += seconds / workers
+            if os.environ.get("MINI_PROGRESS"):
+                Path(os.environ["MINI_PROGRESS"]).write_text(f"{count} {len(calls)}")
+    return Results(done, seeds), saved
+
+
+def sources(function: Callable, found: dict[str, str] | None = None) -> dict[str, str]:
+    """The source of `function` and of the functions beside it that it calls, by name."""
+    found = {} if found is None else found
+    try:
+        found[function.__qualname__] = inspect.getsource(function)
+        used = inspect.getclosurevars(function)
+    except (OSError, TypeError):
+        raise ValueError(
+            f"The source of {function!r} cannot be read: define it with def in a cell or file."
+        ) from None
+    for other in [*used.globals.values(), *used.nonlocals.values()]:
+        is_beside = inspect.isfunction(other) and other.__module__ == function.__module__
+        if is_beside and other.__qualname__ not in found:
+            sources(other, found)
+    return found
+
+
+def _die_with(parent: int) -> None:
+    """Let a worker process end when its kernel does.
+
+    A worker whose kernel is killed while a call is on its way waits for the rest of it for ever.
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    if os.getpid() != parent:  # a single worker runs in the kernel itself
+        threading.Thread(target=watch, daemon=True).start()
+
+
+def _call(
+    function: Callable[..., dict],
+    seed: int,
+    arm: str,
+    options: dict,
+    kept: Path | None,
+    fingerprint: str,
+    given: dict[str, Row] | None,
+) -> tuple[str, float, Row]:
+    """One call of an experiment: `(arm, seconds spent in an earlier run, its result)`."""
+    path = kept and _place(kept, fingerprint, arm, seed, options)
+    if path and path.exists():
+        with np.load(path, allow_pickle=False) as stored:
+            flat = dict(stored)
+        return arm, float(flat.pop("seconds spent")), _unflattened(flat)
+    start = time.perf_counter()
+    threads = torch.get_num_threads()
+    stage = {} if given is None else {"given": given}
+    try:
+        torch.set_num_threads(1)
+        flat = _flattened(function(seed, **stage, **options))
+    finally:
+        torch.set_num_threads(threads)
+    if path:
+        _write(path, flat, time.perf_counter() - start)
+    return arm, 0.0, _unflattened(flat)
+
+
+def keep(
+    kept: Path, fingerprint: str, arm: str, seed: int, options: dict, row: Row, seconds: float
+) -> None:
+    """Put the result of a call, which took `seconds`, where `run_all` looks for it."""
+    path = _place(kept, fingerprint, arm, seed, options)
+    if not path.exists():
+        _write(path, _flattened(row), seconds)
+
+
+def _place(kept: Path, fingerprint: str, arm: str, seed: int, options: dict) -> Path:
+    key = hashlib.sha256(f"{fingerprint}{options!r}".encode()).hexdigest()[:12]
+    return kept / f"{arm.replace('/', '-')}-{seed}-{key}.npz"
+
+
+def _write(path: Path, flat: dict[str, np.ndarray], seconds: float) -> None:
+    spent = {"seconds spent": seconds}
+    write_atomically(path, lambda file: np.savez(file, **spent, **flat))
+
+
+def _flattened(row: Mapping[str, object]) -> dict[str, np.ndarray]:
+    """What a call returned as arrays by name; a dict, such as a network's weights, entry by entry.
+
+    Raises ValueError for a dict that is not passed on only, or what is no array of numbers or text.
+    """
+    flat = {}
+    for key, value in row.items():
+        if isinstance(value, Mapping):
+            if not key.startswith("_"):
+                raise ValueError(
+                    f"The measure {key!r} is a dict: return its entries as measures, or call it "
+                    f"'_{key}' if it is only to be passed on to a later stage."
+                )
+            flat |= {f"{key}{SEPARATOR}{name}": _array(key, entry) for name, entry in value.items()}
+        else:
+            flat[key] = _array(key, value)
+    return flat
+
+
+def _array(key: str, value: object) -> np.ndarray:
+    array = value.numpy(force=True) if isinstance(value, Tensor) else np.asarray(value)
+    if array.dtype.kind not in "biufU":
+        raise ValueError(
+            f"The measure {key!r} is of type {array.dtype}: return numbers, arrays or text."
+        )
+    return array
+
+
+def _unflattened(flat: dict[str, np.ndarray]) -> Row:
+    """The inverse of `_flattened`; what is only passed on comes back as tensors."""
+    row: Row = {}
+    for name, array in flat.items():
+        key, is_entry, entry = name.partition(SEPARATOR)
+        value = (
+            torch.from_numpy(array) if key.startswith("_") and array.dtype.kind != "U" else array
+        )
+        if is_entry:
+            row.setdefault(key, {})[entry] = value
+        else:
+            row[name] = value
+    return row

@@ -1,0 +1,408 @@
+"""What every notebook does first and last: settings, seeds, claims judged, results kept.
+
+run = notebook.start("08_sam", paper="SAM", quick={...}, full={...})
+run.announce(Claim(...), ...)                 # before anything is measured
+results = run.experiment(train_one, arms)     # every arm, every seed
+run.judge("C1", results["sam"]["accuracy"], results["sgd"]["accuracy"])
+run.finish()
+"""
+
+import functools
+import hashlib
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+import joblib
+import numpy as np
+import torch
+
+from mini import data
+from mini.course import check, claims, records
+from mini.course.experiment import Results, keep, run_all, sources
+from mini.data import Dataset
+from mini.files import ROOT
+
+if TYPE_CHECKING:  # worker processes import this module too, and show nothing
+    from IPython.display import Markdown
+
+
+def start(name: str, *, paper: str, quick: dict, full: dict, digits: str = "digits") -> "Run":
+    """Read MINI_SCALE, MINI_DATA, MINI_SEEDS and MINI_DEVICE, load the data, and begin a run.
+
+    `quick` and `full` hold the same keys, one column of numbers for each scale; both need `seeds`,
+    and `n_train`, `n_test`, `n_validation` if the data is to be cut. The scale `check` has quick's
+    settings and one seed, which is compared with recorded ones. `digits` is the data set where
+    MINI_DATA names none: "digits" or "plain-digits". Raises ValueError for a setting that is
+    unknown.
+    """
+    scale = os.environ.get("MINI_SCALE") or "quick"
+    columns = {"quick": quick, "full": full, "check": quick}
+    if scale not in columns:
+        raise ValueError(f"MINI_SCALE={scale!r}: expected 'quick', 'full' or 'check'.")
+    if set(quick) != set(full) or "seeds" not in quick:
+        raise ValueError("quick and full must have the same keys, and 'seeds' among them.")
+    config = dict(columns[scale])
+    seeds = os.environ.get("MINI_SEEDS") or str(config["seeds"])
+    if not seeds.isdecimal() or int(seeds) < 1:
+        raise ValueError(f"MINI_SEEDS={seeds!r}: expected a number of at least 1.")
+    seeds = [check.SEED] if scale == "check" else range(int(seeds))
+    usual = config.pop("seeds")
+    label = scale if scale == "check" or len(seeds) == usual else f"{scale}-{len(seeds)}seeds"
+    # Imported here to spare worker processes, which import this module too, matplotlib.
+    from mini.course import plots
+
+    plots.use_style()
+    source = os.environ.get("MINI_DATA") or digits
+    run = Run(name, paper, scale, label, seeds, SimpleNamespace(**config), source, device())
+    parts = f"{len(run.data.train.labels):,} training and {len(run.data.test.labels):,} test images"
+    how_many = f"{len(seeds)} seed" + ("s" if len(seeds) > 1 else "")
+    print(
+        f"{run.data.title}: {parts}; scale {scale}, {how_many}, "
+        f"on {run.device} with {run.workers} at a time"
+    )
+    return run
+
+
+def device() -> torch.device:
+    """MINI_DEVICE, else CUDA, else Apple's MPS, else the CPU; ValueError if it cannot be had."""
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    name = os.environ.get("MINI_DEVICE") or ("cuda" if cuda else "mps" if mps else "cpu")
+    numbered = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    available = ["cpu"] + ["cuda", *numbered] * cuda + ["mps"] * mps
+    if name not in available:
+        raise ValueError(f"MINI_DEVICE={name!r} is not here: use one of {', '.join(available)}.")
+    return torch.device(name)
+
+
+def seeded(seed: int) -> torch.Generator:
+    """Seed torch's own generator, which draws the weights, and return one for data and noise."""
+    torch.manual_seed(seed)
+    return torch.Generator().manual_seed(seed)
+
+
+class Run:
+    """One notebook's run: its settings, its claims, and what came of them."""
+
+    def __init__(
+        self,
+        name: str,
+        paper: str,
+        scale: str,
+        label: str,
+        seeds: Sequence[int],
+        config: SimpleNamespace,
+        source: str,
+        device: torch.device,
+    ):
+        self.name, self.paper, self.config = name, paper, config
+        self.scale, self.label = scale, label  # the label tells of another number of seeds
+        self.source, self.device, self.seeds = source, device, seeds
+        self.precision = "float32"
+        self.workers = joblib.cpu_count() if device.type == "cpu" and scale != "check" else 1
+        self.claims: dict[str, claims.Claim] = {}
+        self.judgements: dict[str, claims.Judgement] = {}
+        self.experiments: dict[str, Results] = {}
+        self._fingerprints: dict[str, str] = {}
+        self._sittings: list[dict] = []
+        self._compared = 0
+        self._started, self._saved_seconds = time.perf_counter(), 0.0
+
+    def __getstate__(self) -> dict:
+        """What a worker process needs: no data, which it loads by itself, and no results."""
+        kept = ("name", "paper", "config", "scale", "label", "source", "device", "seeds")
+        return {name: getattr(self, name) for name in kept}
+
+    @property
+    def data(self) -> Dataset:
+        """The data of seed 0, for figures, and for experiments whose seeds share their data."""
+        return self.data_of(0)
+
+    def data_of(self, seed: int) -> Dataset:
+        """The training, validation and test images that `seed` draws from the pool."""
+        names = ("n_train", "n_test", "n_validation")
+        sizes = ((name, getattr(self.config, name)) for name in names if hasattr(self.config, name))
+        return _drawn(self.source, tuple(sizes), seed)
+
+    def announce(self, *new: claims.Claim) -> None:
+        """Write claims down before they are tested; each must be judged before `finish`.
+
+        Raises ValueError for an id that is taken, a family whose headline is not announced with
+        its first claim, and a control that is unknown or is no control.
+        """
+        known = self.claims | {claim.id: claim for claim in new}
+        for claim in new:
+            if claim.id in self.judgements:
+                raise ValueError(f"{claim.id} is judged already: a claim comes before its run.")
+            if self.claims.get(claim.id, claim) != claim:
+                raise ValueError(f"{claim.id} is announced already: give each claim its own id.")
+            headline = known.get(claim.family)
+            if headline is None or headline.family != headline.id or headline.role != claim.role:
+                raise ValueError(
+                    f"{claim.id} is of the family {claim.family!r}: expected the id of its "
+                    "headline, announced before or together with it, in the same role."
+                )
+            for id in claim.needs:
+                if id not in known or known[id].role != "control":
+                    raise ValueError(
+                        f"{claim.id} needs {id!r}: announce that control before, or together."
+                    )
+        for claim in new:
+            self.claims[claim.id] = claim
+            print(f"{claim.id:4} {claim.text}")
+
+    def experiment(
+        self,
+        function: Callable[..., dict],
+        arms: dict[str, dict],
+        *,
+        given: Results | None = None,
+        name: str | None = None,
+    ) -> Results:
+        """Call `function(seed, **arms[arm])` for every arm and seed: `result[arm][measure][seed]`.
+
+        `function` returns numbers, arrays or text. With `given`, the results of an earlier
+        experiment, it is also called with `given={arm: row}`, what that one found with the same
+        seed; a measure whose name begins with `_` is passed on like that and not kept, and may be
+        a dict of tensors. In the record the experiment has the function's name, or `name`.
+
+        On a CPU the calls run in separate processes with one thread each, which is faster than
+        threads and gives the same numbers for any count of cores. At full scale each call's result
+        is kept in build/progress/ until the function, what it calls, or a setting changes, so that
+        a killed run resumes; seeds of an earlier record made by the same code are taken from there.
+        At the scale `check` every scalar measure is compared with the twenty seeds of the record:
+        AssertionError names those that are beyond. Raises ValueError if there is no source of the
+        function to tell a change by, or no record to compare with.
+        """
+        name = name or getattr(function, "__name__", "experiment")
+        kept, fingerprint = None, ""
+        if self.scale == "full":
+            kept = ROOT / "build" / "progress" / self.name / self.data.name
+            fingerprint = self._fingerprint(function)
+            self._fingerprints[name] = hashlib.sha256(fingerprint.encode()).hexdigest()
+            self._take_over(name, arms, kept, fingerprint)
+
+        def once(seeds: Sequence[int], arms: dict, given: Results | None) -> tuple[Results, float]:
+            return run_all(
+                function, arms, seeds,
+                workers=self.workers, kept=kept, fingerprint=fingerprint, given=given,
+            )  # fmt: skip
+
+        def again(seed: int, names: Iterable[str] = tuple(arms)) -> Results:
+            earlier = None if given is None else given.again(seed)
+            return once([seed], {arm: arms[arm] for arm in names}, earlier)[0]
+
+        results, saved = once(self.seeds, arms, given)
+        results.again = again
+        self._saved_seconds += saved
+        if self.scale == "check":
+            self._compare(name, results)
+        self.experiments[name] = self.experiments.get(name, {}) | results
+        return results
+
+    def _compare(self, name: str, results: Results) -> None:
+        """Hold one seed against the twenty of the record."""
+        record = self._record(f"quick-{claims.EVIDENCE}seeds")
+        if json.loads(json.dumps(vars(self.config))) != record["config"]:
+            raise ValueError(
+                f"The settings of {self.name} have changed since its twenty seeds were recorded: "
+                f"MINI_SEEDS=20 MINI_RESULTS=results make run NB={self.name} does it again."
+            )
+        place = (self.name, self.data.name, f"quick-{claims.EVIDENCE}seeds", name)
+        count, findings = check.compare(
+            results,
+            records.load(*place, folder=ROOT / "results"),
+            record["gates"].get(name, {}),
+            record["images"],
+            run=results.again,
+        )
+        self._compared += count
+        if findings:
+            raise AssertionError(f"{name}: " + "\n".join(findings))
+
+    def _record(self, scale: str) -> dict:
+        """A record of this notebook on this data, or the sentence that says how to make it."""
+        try:
+            return records.read(self.name, self.data.name, scale, folder=ROOT / "results")
+        except ValueError as problem:
+            raise ValueError(
+                f"{problem} The scale `check` needs it: MINI_SEEDS=20 MINI_RESULTS=results make "
+                f"run NB={self.name} records twenty seeds, make notebooks NB={self.name} the rest."
+            ) from None
+
+    def _take_over(self, name: str, arms: dict, kept: Path, fingerprint: str) -> None:
+        """Keep what records of fewer seeds hold of this experiment, if the same code made them."""
+        folder = ROOT / "results"
+        for path in sorted((folder / self.name).glob(f"{self.data.name}-full-*seeds.json")):
+            scale = path.stem.removeprefix(f"{self.data.name}-")
+            record = records.read(self.name, self.data.name, scale, folder=folder)
+            is_same = record.get("fingerprints", {}).get(name) == self._fingerprints[name]
+            if not is_same or len(record["seeds"]) >= len(self.seeds):
+                continue
+            found = records.load(self.name, self.data.name, scale, name, folder=folder)
+            calls = len(record["seeds"]) * sum(len(a) for a in record["experiments"].values())
+            seconds = record["seconds"] * self.workers / calls
+            for place, seed in enumerate(record["seeds"]):
+                for arm in arms.keys() & found.keys():
+                    row = {key: v[place] for key, v in found[arm].items() if place < len(v)}
+                    keep(kept, fingerprint, arm, seed, arms[arm], row, seconds)
+            self._sittings += [s for s in record["sittings"] if s not in self._sittings]
+
+    def _fingerprint(self, function: Callable) -> str:
+        """Changes with the function, what it calls, the settings, the data and all of `mini` but
+        `mini.course`, which changes no number."""
+        parts = [*sources(function).values(), repr(sorted(vars(self.config).items()))]
+        parts += [self.data.name, _digest(self.data)]
+        paths = sorted((ROOT / "mini").rglob("*.py"))
+        parts += [path.read_text("utf-8") for path in paths if path.parent.name != "course"]
+        return "".join(parts)
+
+    def judge(
+        self, id: str, ours: Sequence[float], baseline: Sequence[float] | None = None
+    ) -> claims.Judgement:
+        """Judge an announced claim by paired values, one per seed, with `mini.course.claims`.
+
+        Controls come first: ValueError for a claim that needs one which is not judged yet. At the
+        scale `check` the verdict is the record's, and AssertionError says that the one value of a
+        gated claim is not on the claimed side.
+        """
+        if id not in self.claims:
+            raise ValueError(f"{id!r} was not announced: expected one of {', '.join(self.claims)}.")
+        claim = self.claims[id]
+        if missing := [need for need in claim.needs if need not in self.judgements]:
+            raise ValueError(f"{id} needs {', '.join(missing)}: judge controls first.")
+        failed = [n for n in claim.needs if self.judgements[n].verdict not in claims.HELD]
+        images = len(self.data.test.labels)
+        judgement = claims.judge(claim, ours, baseline, images=images, failed=failed)
+        if self.scale == "check" and claim.kind != "exact":
+            judgement = self._recorded_judgement(judgement)
+        self.judgements[id] = judgement
+        return judgement
+
+    def _recorded_judgement(self, judgement: claims.Judgement) -> claims.Judgement:
+        """The committed verdict on the same claim, if this seed does not speak against it."""
+        claim, value = judgement.claim, judgement.mean
+        if claim.gated and not claims.on_claimed_side(claim, value):
+            raise AssertionError(
+                f"{claim.id} is gated, but with seed {check.SEED} its measure is {value:.4g}: "
+                f"claimed is {claim.kind} {claim.line:g} ({claim.measure})."
+            )
+        rows = {row["id"]: row for row in self._record("quick")["claims"]}
+        recorded = rows.get(claim.id) and claims.Judgement.from_dict(rows[claim.id])
+        if not recorded or recorded.claim.key != claim.key:
+            raise AssertionError(
+                f"{claim.id} is not the claim that was recorded: make notebooks NB={self.name} "
+                "judges it anew."
+            )
+        return recorded
+
+    def exact(self, id: str, *errors: float) -> None:
+        """Judge an exact claim by its errors; AssertionError if one is too large."""
+        judgement = self.judge(id, errors)
+        assert judgement.verdict == "exact", (
+            f"{id}: error {judgement.mean:.3g} exceeds {judgement.claim.margin:g}"
+        )
+        print(f"{id} holds to {judgement.claim.margin:g}: {judgement.claim.text}")
+
+    def table(self, *ids: str) -> "Markdown":
+        """The judged claims (or those named), with numbers: claim | paper | here | verdict."""
+        from IPython.display import Markdown
+
+        return Markdown(claims.table([self.judgements[id] for id in ids or self.judgements]))
+
+    def verdicts(self) -> None:
+        """Print the verdicts that are safe to compare strictly: exact ones, and those gated."""
+        for id, judgement in self.judgements.items():
+            if judgement.claim.gated or judgement.claim.kind == "exact":
+                print(f"{id:4} {judgement.verdict}")
+
+    def finish(self) -> None:
+        """Write the run's record; ValueError if an announced claim was never judged.
+
+        It goes to MINI_RESULTS; else a full run's to results/, a quick one's to build/results/.
+        The scale `check` writes nothing.
+        """
+        if missing := self.claims.keys() - self.judgements.keys():
+            raise ValueError(f"Announced but never judged: {', '.join(sorted(missing))}.")
+        seconds = time.perf_counter() - self._started + self._saved_seconds
+        if self.scale == "check":
+            print(f"{seconds:.0f} s; {self._compared} measures are within what twenty seeds gave")
+            return
+        folder = "results" if self.scale == "full" else "build/results"
+        folder = ROOT / (os.environ.get("MINI_RESULTS") or folder)
+        path = folder / self.name / f"{self.data.name}-{self.label}.json"
+        machine = {
+            "processor": processor(),
+            "cores": joblib.cpu_count(),
+            "device": str(self.device),
+        }
+        today = datetime.now(UTC).date().isoformat()
+        before = [seed for sitting in self._sittings for seed in sitting["seeds"]]
+        here = {"seeds": [seed for seed in self.seeds if seed not in before], "date": today}
+        record = {
+            "notebook": self.name,
+            "paper": self.paper,
+            "dataset": self.data.name,
+            "dataset_title": self.data.title,
+            "scale": self.scale,
+            "seeds": list(self.seeds),
+            "images": len(self.data.test.labels),
+            "config": vars(self.config),
+            "precision": self.precision,
+            "seconds": round(seconds, 1),
+            "date": today,
+            "machine": machine,
+            "sittings": [*self._sittings, here | {"machine": machine}],
+            "versions": {"python": platform.python_version()}
+            | {name: version(name) for name in ("torch", "torchvision", "numpy", "scipy")},
+            "claims": [judgement.as_dict() for judgement in self.judgements.values()],
+            "fingerprints": self._fingerprints,
+        }
+        if len(self.seeds) >= claims.EVIDENCE:
+            kinds, dropped = check.gates(self.experiments, record["images"])
+            record |= {"gates": kinds, "dropped": dropped}
+            if dropped:
+                print(f"Not compared at the scale check, as their own seeds differ: {dropped}")
+        record = records.save(path, record, self.experiments)
+        if record["left_out"]:
+            print(f"Too large to be kept: {', '.join(record['left_out'])}")
+        print(f"{seconds:.0f} s; {path.name} written to {folder.name}/{self.name}/")
+
+
+@functools.lru_cache(maxsize=2)  # seed 0, and the one that a worker is at
+def _drawn(source: str, sizes: tuple[tuple[str, int], ...], seed: int) -> Dataset:
+    return data.load(source, **dict(sizes), seed=seed)
+
+
+def _digest(dataset: Dataset) -> str:
+    """Of all images and labels of a data set."""
+    digest = hashlib.sha256()
+    for part in (dataset.train, dataset.test):
+        for tensor in part:
+            digest.update(np.ascontiguousarray(tensor.numpy(force=True)))
+    return digest.hexdigest()
+
+
+def recorded(name: str, dataset: str, scale: str) -> "Markdown":
+    """The judged table of an earlier run, as `results/` holds it, with its machine and date."""
+    from IPython.display import Markdown
+
+    try:
+        return Markdown(records.verdicts(records.read(name, dataset, scale)))
+    except ValueError as problem:
+        return Markdown(str(problem))
+
+
+def processor() -> str:
+    """The processor's name as people know it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

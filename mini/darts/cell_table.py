@@ -1,0 +1,110 @@
+"""Every cell of `mini.darts.cells` trained from scratch: the table to look a search's pick up in.
+
+    MINI_DATA=cifar10 python tools/cell_table.py --n-train 8000
+
+The idea of tabular benchmarks (Ying et al. 2019, NAS-Bench-101; Dong & Yang 2020, NAS-Bench-201):
+training all cells once turns "how good is this pick?" into a look-up. Cells that compute the same
+function are trained once.
+"""
+
+import json
+import platform
+from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import torch
+
+from mini import training
+from mini.course.experiment import run_all
+from mini.course.notebook import processor
+from mini.darts import cells
+from mini.darts.cells import Cell
+from mini.data import Dataset
+from mini.files import ROOT, write_atomically
+
+SETTINGS = {"channels": 16, "epochs": 6, "lr": 1e-2, "batch_size": 64}
+SEEDS = 3
+
+
+def train_cell(seed: int, cell: Cell, data: Dataset, device: str = "cpu") -> dict[str, float]:
+    """Train the network with `cell` on `data.train`; its test `accuracy`, and `parameters`."""
+    torch.manual_seed(seed)
+    model = cells.build(cell, SETTINGS["channels"], num_classes=len(data.classes)).to(device)
+    training.fit(
+        model,
+        data,
+        epochs=SETTINGS["epochs"],
+        lr=SETTINGS["lr"],
+        batch_size=SETTINGS["batch_size"],
+        generator=torch.Generator().manual_seed(seed),
+        progress=False,
+    )
+    return {
+        "accuracy": training.accuracy(model, data),
+        "parameters": sum(p.numel() for p in model.parameters()),
+    }
+
+
+def path_of(data: Dataset) -> Path:
+    """Where the table of this data set, with so many training images, is kept."""
+    return ROOT / "results" / "06_darts" / f"cells-{data.name}-{len(data.train.labels)}.json"
+
+
+def table(data: Dataset, *, workers: int = 1, device: str = "cpu") -> dict[Cell, np.ndarray]:
+    """Test accuracies of all 64 cells, one for each seed: `table[cell]` [seeds].
+
+    Read from results/, or, where they are not there for this data and these settings, trained and
+    stored: about ten minutes on two cores, resumed where an earlier run was stopped.
+    """
+    path = path_of(data)
+    record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if record.get("settings") != SETTINGS or record.get("n_test") != len(data.test.labels):
+        record = make(data, workers=workers, device=device)
+        write_atomically(path, lambda file: file.write((json.dumps(record, indent=1)).encode()))
+    trained = {tuple(row["cell"].split("-")): row["accuracy"] for row in record["cells"]}
+    return {cell: np.asarray(trained[cells.canonical(cell)]) for cell in cells.all_cells()}
+
+
+def make(data: Dataset, *, workers: int, device: str = "cpu") -> dict:
+    """Train one cell for each function with every seed; the record that `table` stores."""
+    start = perf_counter()
+    different = sorted({cells.canonical(cell) for cell in cells.all_cells()})
+    common = {"data": data, "device": device}
+    arms = {cells.title(cell): {"cell": cell} for cell in different}
+    results, saved = run_all(
+        partial(train_cell, **common),
+        arms,
+        range(SEEDS),
+        workers=workers,
+        kept=ROOT / "build" / "progress" / "06_darts" / path_of(data).stem,
+        fingerprint=repr((SETTINGS, len(data.test.labels), data.mean.tolist(), device)),
+    )
+    rows = [
+        {
+            "cell": cells.title(cell),
+            "same_as": [
+                cells.title(other)
+                for other in cells.all_cells()
+                if cells.canonical(other) == cell != other
+            ],
+            "parameters": int(results[cells.title(cell)]["parameters"][0]),
+            "accuracy": results[cells.title(cell)]["accuracy"].round(4).tolist(),
+        }
+        for cell in different
+    ]
+    return {
+        "dataset": data.name,
+        "dataset_title": data.title,
+        "n_train": len(data.train.labels),
+        "n_test": len(data.test.labels),
+        "settings": SETTINGS,
+        "seconds": round(perf_counter() - start + saved, 1),
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": {"processor": processor(), "cores": workers, "device": str(device)},
+        "versions": {"python": platform.python_version(), "torch": version("torch")},
+        "cells": rows,
+    }

@@ -1,0 +1,17 @@
+"""The data sets: whole sets of uint8 tensors, which a training loop goes through in `Batches`."""
+
+from mini.data.batches import Batches, Split, augment
+from mini.data.labels import flip_labels, select_classes, split_classes
+from mini.data.sets import Dataset, load, subset
+
+__all__ = [
+    "Batches",
+    "Dataset",
+    "Split",
+    "augment",
+    "flip_labels",
+    "load",
+    "select_classes",
+    "split_classes",
+    "subset",
+]

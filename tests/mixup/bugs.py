@@ -1,0 +1,216 @@
+"""Bugs in mixup and Manifold Mixup: several from reports on public repositories."""
+
+from functools import partial
+
+from tests.mixup import test_mixup as check
+from tests.planted import Bug
+
+_lambda = partial(check.test_lambda_is_beta_distributed, 8.0)
+_layer_2 = partial(check.test_states_and_labels_are_mixed_after_k_stages, 2)
+
+BUGS = [
+    # mixup
+    Bug(
+        "mini.mixup",
+        "mix(targets, lam, order), lam\n",
+        "mix(targets, 1 - lam, order), lam\n",
+        "lambda weighs the wrong label",
+        check.test_mixup_here,
+    ),
+    Bug(
+        "mini.mixup",
+        "mix(targets, lam, order), lam\n",
+        "mix(targets, lam, torch.randperm(len(order))), lam\n",
+        "the permutation is drawn again for the labels",
+        check.test_mixup_here,
+    ),
+    Bug(
+        "mini.mixup",
+        "mix(targets, lam, order), lam\n",
+        "targets, lam\n",
+        "the labels are not mixed",
+        check.test_mixup_here,
+    ),
+    Bug(
+        "mini.mixup",
+        "lam * values + (1 - lam) * values[order]",
+        "values.mul_(lam).add_((1 - lam) * values[order])",
+        "mixed in place: the partners are mixed already, and the caller's batch is changed",
+        check.test_input_is_left_alone_and_types_are_kept,
+    ),
+    Bug(
+        "mini.mixup",
+        "lam * values + (1 - lam) * values[order]",
+        "lam * values + (1 - lam) * values[order].to(torch.uint8)",
+        "the partners are rounded to whole numbers, as a uint8 collate function does",
+        check.test_mixup_here,
+    ),
+    Bug(
+        "mini.mixup",
+        "if not images.is_floating_point():",
+        "if images.is_complex():",
+        "uint8 images are let in, and the mix rounds or wraps around",
+        check.test_uint8_is_refused_here,
+    ),
+    Bug(
+        "mini.mixup",
+        "betaincinv(alpha, alpha, uniform)",
+        "betaincinv(alpha, 1, uniform)",
+        "lambda comes from Beta(alpha, 1)",
+        _lambda,
+    ),
+    Bug(
+        "mini.mixup",
+        "float(betaincinv(alpha, alpha, uniform))",
+        "max(x := float(betaincinv(alpha, alpha, uniform)), 1 - x)",
+        "lambda is folded to at least 1/2, the convention of another method",
+        _lambda,
+    ),
+    Bug(
+        "mini.mixup",
+        "torch.rand((), dtype=torch.float64, generator=generator, device=device)",
+        "torch.rand((), dtype=torch.float64)",
+        "lambda is drawn outside the generator, so that a seed does not decide it",
+        check.test_a_seed_decides_lambda_and_partners,
+    ),
+    Bug(
+        "mini.mixup",
+        "torch.randperm(batch_size, generator=generator, device=device)",
+        "torch.arange(batch_size, device=device).flip(0)",
+        "partners are the reversed batch: pairs repeat when the data is not shuffled",
+        check.test_partners_are_every_permutation_alike,
+    ),
+    Bug(
+        "mini.mixup",
+        "if alpha else 1.0",
+        "if alpha else 0.5",
+        "alpha 0 averages every pair instead of switching mixing off",
+        check.test_alpha_0_changes_nothing,
+    ),
+    Bug(
+        "mini.mixup",
+        "-(targets * log_softmax(logits, dim=1)).sum(dim=1).mean()",
+        "-(targets * log_softmax(logits, dim=1)).mean()",
+        "the loss is averaged over the classes too, K times too small",
+        check.test_loss_agrees_with_torch_and_timm,
+    ),
+    Bug(
+        "mini.mixup",
+        "-(targets * log_softmax(logits, dim=1)).sum(dim=1).mean()",
+        "-(targets.round() * log_softmax(logits, dim=1)).sum(dim=1).mean()",
+        "only the heavier label of a pair is in the loss",
+        check.test_mixing_targets_is_mixing_losses,
+    ),
+    Bug(
+        "mini.mixup",
+        "if logits.shape != targets.shape:",
+        "if len(logits) != len(targets):",
+        "integer labels are taken for targets and broadcast",
+        check.test_loss_refuses_integer_labels,
+    ),
+    Bug(
+        "mini.mixup",
+        "misses = (predicted != y_i) & (predicted != y_j)",
+        "misses = (predicted != y_i) | (predicted != y_j)",
+        "a prediction of one of the two labels counts as a miss",
+        check.test_between_counts_misses,
+    ),
+    Bug(
+        "mini.mixup",
+        "soft_cross_entropy(logits, targets) * len(x)",
+        "soft_cross_entropy(logits, targets)",
+        "the input gradient is that of the batch's mean loss",
+        check.test_between_agrees_with_finite_differences,
+    ),
+    # Manifold Mixup
+    Bug(
+        "mini.mixup",
+        "mix(h, lam, order), mix(targets, lam, order)",
+        "mix(h, lam, order), mix(targets, 1 - lam, order)",
+        "one lambda for the states, another for the labels",
+        _layer_2,
+    ),
+    Bug(
+        "mini.mixup",
+        "mix(h, lam, order), mix(targets, lam, order)",
+        "mix(h, lam, order), mix(targets, lam, torch.randperm(len(h)))",
+        "states and labels have different partners",
+        _layer_2,
+    ),
+    Bug(
+        "mini.mixup",
+        """        if depth == k:
+            h, targets = mix(h, lam, order), mix(targets, lam, order)
+        h = stage(h)
+""",
+        """        h = stage(h)
+        if depth == k:
+            h, targets = mix(h, lam, order), mix(targets, lam, order)
+""",
+        "mixed one stage too late: layer 2 is in truth layer 3",
+        _layer_2,
+    ),
+    Bug(
+        "mini.mixup",
+        "        h = stage(h)\n",
+        "        h = stage(h) + (mix(h, lam, order) - h if depth == k and k else 0)\n",
+        "mixed in one branch of a residual stage, not before the whole of it",
+        _layer_2,
+    ),
+    Bug(
+        "mini.mixup",
+        "        if depth == k:\n",
+        "        if depth >= k:\n",
+        "mixed again after every later stage",
+        _layer_2,
+    ),
+    Bug(
+        "mini.mixup",
+        "k = layers[torch.randint(len(layers), (), generator=generator, device=device)]",
+        "k = int(torch.randint(len(layers), (), generator=generator, device=device))",
+        "the place in the list is taken for the layer",
+        check.test_every_layer_of_the_set_is_drawn_and_no_other,
+    ),
+    Bug(
+        "mini.mixup",
+        "k = layers[torch.randint(len(layers), (), generator=generator, device=device)]",
+        "k = layers[0]",
+        "always the first layer of the set",
+        check.test_every_layer_of_the_set_is_drawn_and_no_other,
+    ),
+    Bug(
+        "mini.mixup",
+        "mix(h, lam, order), mix(targets, lam, order)",
+        "mix(h.detach(), lam, order), mix(targets, lam, order)",
+        "the gradient stops at the mix, so that the layers before it learn nothing",
+        check.test_gradients_reach_the_layers_before_the_mix,
+    ),
+    Bug(
+        "mini.mixup",
+        "h, targets = mix(h, lam, order), mix(targets, lam, order)",
+        "h = mix(h, lam, order)",
+        "states are mixed and labels are not",
+        _layer_2,
+    ),
+    Bug(
+        "mini.mixup",
+        "not set(layers) <= set(range(len(stages)))",
+        "min(layers) < 0",
+        "a layer beyond the last stage is let in, and nothing is mixed at all",
+        partial(check.test_layers_that_are_not_there_are_refused, [4]),
+    ),
+    Bug(
+        "mini.mixup",
+        "states - states.mean(dim=0)",
+        "states - hidden.mean(dim=0)",
+        "classes are centred at the mean of all",
+        check.test_singular_values_here,
+    ),
+    Bug(
+        "mini.mixup",
+        "torch.linalg.svdvals(states)",
+        "torch.linalg.svdvals(states) ** 2",
+        "eigenvalues are reported as singular values",
+        check.test_singular_values_here,
+    ),
+]

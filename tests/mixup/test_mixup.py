@@ -1,0 +1,369 @@
+"""mixup and Manifold Mixup: parity with torchvision and timm, identities, bad input."""
+
+import math
+from functools import partial
+
+import numpy as np
+import pytest
+import timm.data.mixup
+import timm.loss
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, gelu, one_hot
+from torchvision.transforms import v2
+
+from mini import mixup
+from mini.training import models
+
+
+def batch(n: int = 6, classes: int = 4, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Noise images and one-hot targets in float64."""
+    draw = torch.Generator().manual_seed(seed)
+    images = torch.randn(n, 3, 4, 4, generator=draw, dtype=torch.float64)
+    labels = torch.randint(classes, (n,), generator=draw)
+    return images, one_hot(labels, classes).double()
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def network(seed: int = 0, hidden: int = 8, classes: int = 4) -> nn.Sequential:
+    """Four stages: flatten, two layers with an activation, a linear head."""
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Flatten(),
+        nn.Sequential(nn.Linear(48, hidden), nn.ReLU()),
+        nn.Sequential(nn.Linear(hidden, hidden), nn.Tanh()),
+        nn.Linear(hidden, classes),
+    ).double()
+
+
+# Parity
+
+
+@pytest.mark.parametrize("alpha", [0.2, 1.0, 8.0])
+def test_mixes_as_torchvision_does(alpha):
+    images, targets = batch()
+    theirs = v2.MixUp(alpha=alpha, num_classes=4)
+    torch.manual_seed(3)
+    expected = theirs(images.clone(), targets.clone())
+    torch.manual_seed(3)
+    lam = theirs.make_params([])["lam"]
+    order = torch.arange(len(images)).roll(1)
+    for ours, other in zip((images, targets), expected, strict=True):
+        torch.testing.assert_close(mixup.mix(ours, lam, order), other, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("alpha", [0.2, 1.0, 8.0])
+def test_mixes_as_timm_does(alpha):
+    images, targets = batch()
+    theirs = timm.data.mixup.Mixup(mixup_alpha=alpha, label_smoothing=0.0, num_classes=4)
+    np.random.seed(3)  # noqa: NPY002 -- timm draws from the global generator
+    expected = theirs(images.clone(), targets.argmax(dim=1))
+    np.random.seed(3)  # noqa: NPY002
+    lam, _ = theirs._params_per_batch()
+    order = torch.arange(len(images)).flip(0)
+    torch.testing.assert_close(mixup.mix(images, lam, order), expected[0], rtol=0, atol=1e-12)
+    mixed = mixup.mix(targets, lam, order).float()  # theirs are float32
+    torch.testing.assert_close(mixed, expected[1], rtol=0, atol=1e-6)
+
+
+def test_loss_agrees_with_torch_and_timm():
+    logits = torch.randn(5, 7, generator=seeded(), dtype=torch.float64)
+    targets = torch.rand(5, 7, generator=seeded(1), dtype=torch.float64)
+    targets /= targets.sum(dim=1, keepdim=True)
+    loss = mixup.soft_cross_entropy(logits, targets)
+    torch.testing.assert_close(loss, cross_entropy(logits, targets), rtol=0, atol=1e-12)
+    theirs = timm.loss.SoftTargetCrossEntropy()(logits, targets)
+    torch.testing.assert_close(loss, theirs, rtol=0, atol=1e-12)
+
+
+# What is drawn
+
+
+@pytest.mark.parametrize("alpha", [0.2, 1.0, 8.0, 32.0])
+def test_lambda_is_beta_distributed(alpha):
+    generator = seeded()
+    lams = [mixup.draw(1, alpha, generator=generator)[0] for _ in range(2000)]
+    assert stats.kstest(lams, stats.beta(alpha, alpha).cdf).pvalue > 0.001
+
+
+def test_partners_are_every_permutation_alike():
+    generator = seeded()
+    drawn = [tuple(mixup.draw(3, 1.0, generator=generator)[1].tolist()) for _ in range(3000)]
+    _, counts = np.unique(drawn, axis=0, return_counts=True)
+    assert len(counts) == 6
+    assert stats.chisquare(counts).pvalue > 0.001
+
+
+def test_a_seed_decides_lambda_and_partners():
+    first, again = (mixup.mixup(*batch(), 1.0, generator=seeded(5)) for _ in range(2))
+    other = mixup.mixup(*batch(), 1.0, generator=seeded(6))
+    for x, same in zip(first[:2], again[:2], strict=True):
+        assert torch.equal(x, same)
+    assert first[2] == again[2] != other[2]
+    torch.manual_seed(5)
+    a = mixup.mixup(*batch(), 1.0)
+    torch.manual_seed(5)
+    b = mixup.mixup(*batch(), 1.0)
+    assert torch.equal(a[0], b[0])
+
+
+# mixup
+
+
+def compare_with_pairs(n: int, alpha: float, seed: int) -> None:
+    """Every row by hand, from the same draw."""
+    images, targets = batch(n, seed=seed)
+    mixed, soft, lam = mixup.mixup(images, targets, alpha, generator=seeded(seed))
+    drawn, order = mixup.draw(n, alpha, generator=seeded(seed))
+    assert lam == drawn
+    for i, j in enumerate(order.tolist()):
+        for before, after in ((images, mixed), (targets, soft)):
+            expected = lam * before[i] + (1 - lam) * before[j]
+            torch.testing.assert_close(after[i], expected, rtol=0, atol=1e-12)
+
+
+@given(st.integers(1, 9), st.floats(0.05, 40), st.integers(0, 2**32))
+@settings(max_examples=40)
+def test_a_mixed_row_is_a_pair_in_the_ratio_lambda(n, alpha, seed):
+    compare_with_pairs(n, alpha, seed)
+
+
+def test_mixup_here():
+    compare_with_pairs(6, 1.0, 1)
+
+
+def test_means_are_kept_and_variance_shrinks():
+    images, targets = batch(4000)
+    mixed, soft, lam = mixup.mixup(images, targets, 1.0, generator=seeded())
+    torch.testing.assert_close(mixed.mean(0), images.mean(0), rtol=0, atol=1e-12)
+    torch.testing.assert_close(soft.mean(0), targets.mean(0), rtol=0, atol=1e-12)
+    torch.testing.assert_close(soft.sum(1), torch.ones(4000).double())
+    shrunk = lam**2 + (1 - lam) ** 2
+    assert float((mixed.var(0) / images.var(0)).mean()) == pytest.approx(shrunk, rel=0.02)
+
+
+def test_alpha_0_changes_nothing():
+    images, targets = batch()
+    mixed, soft, lam = mixup.mixup(images, targets, 0, generator=seeded())
+    assert lam == 1
+    assert torch.equal(mixed, images)
+    assert torch.equal(soft, targets)
+
+
+def test_input_is_left_alone_and_types_are_kept():
+    images, targets = batch()
+    before = images.clone(), targets.clone()
+    mixup.mixup(images, targets, 1.0)
+    assert torch.equal(images, before[0])
+    assert torch.equal(targets, before[1])
+    mixed, soft, _ = mixup.mixup(images.float(), targets.float(), 1.0)
+    assert mixed.dtype == soft.dtype == torch.float32
+
+
+def test_mixing_targets_is_mixing_losses():
+    images, targets = batch()
+    model, order, lam = network(), torch.tensor([1, 2, 3, 4, 5, 0]), 0.3
+    logits = model(mixup.mix(images, lam, order))
+    labels = targets.argmax(1)
+    parts = cross_entropy(logits, labels), cross_entropy(logits, labels[order])
+    whole = mixup.soft_cross_entropy(logits, mixup.mix(targets, lam, order))
+    losses = whole, lam * parts[0] + (1 - lam) * parts[1]
+    torch.testing.assert_close(*losses, rtol=0, atol=1e-12)
+    ours, split = (
+        torch.autograd.grad(loss, model.parameters(), retain_graph=True) for loss in losses
+    )
+    for a, b in zip(ours, split, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
+
+
+# Manifold Mixup
+
+
+def test_at_layer_0_it_is_mixup():
+    images, targets = batch()
+    model = network()
+    logits, soft = mixup.manifold_mixup(
+        model, images, targets, 2.0, layers=[0], generator=seeded(4)
+    )
+    mixed, expected, _ = mixup.mixup(images, targets, 2.0, generator=seeded(4))
+    torch.testing.assert_close(logits, model(mixed), rtol=0, atol=1e-12)
+    torch.testing.assert_close(soft, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("k", [0, 1, 2, 3])
+def test_states_and_labels_are_mixed_after_k_stages(k):
+    images, targets = batch()
+    model = network()
+    logits, soft = mixup.manifold_mixup(
+        list(model), images, targets, 2.0, layers=[k], generator=seeded(1)
+    )
+    lam, order = mixup.draw(len(images), 2.0, generator=seeded(1))
+    hidden = model[:k](images)
+    expected = model[k:](lam * hidden + (1 - lam) * hidden[order])
+    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(soft, lam * targets + (1 - lam) * targets[order])
+
+
+def watched(stage: nn.Module, seen: list[Tensor], h: Tensor) -> Tensor:
+    seen.append(h)
+    return stage(h)
+
+
+def test_every_layer_of_the_set_is_drawn_and_no_other():
+    images, targets = batch()
+    model, generator, found = network(), seeded(), []
+    for _ in range(100):
+        seen = []
+        stages = [partial(watched, stage, seen) for stage in model]
+        mixup.manifold_mixup(stages, images, targets, 2.0, layers={0, 2}, generator=generator)
+        plain = [images, model[:1](images), model[:2](images), model[:3](images)]
+        same = [torch.equal(a, b) for a, b in zip(seen, plain, strict=True)]
+        found.append(same.index(False))
+    counts = np.bincount(found, minlength=4)
+    assert counts[1] == counts[3] == 0
+    assert stats.binomtest(int(counts[0]), 100).pvalue > 0.001
+
+
+def test_gradients_reach_the_layers_before_the_mix():
+    images, targets = batch()
+    model = network()
+    for detach in (False, True):
+        model.zero_grad()
+        stop = (lambda h: h.detach()) if detach else nn.Identity()
+        stages = [model[0], model[1], stop, model[2], model[3]]
+        logits, soft = mixup.manifold_mixup(stages, images, targets, 2.0, layers=[3])
+        mixup.soft_cross_entropy(logits, soft).backward()
+        before = model[1][0].weight.grad
+        assert (before is None) if detach else (before.abs().sum() > 0)
+        assert model[3].weight.grad.abs().sum() > 0
+
+
+def test_mixing_before_a_linear_head_is_mixing_logits():
+    images, targets = batch()
+    model = network()
+    logits, _ = mixup.manifold_mixup(model, images, targets, 2.0, layers=[3], generator=seeded())
+    lam, order = mixup.draw(len(images), 2.0, generator=seeded())
+    torch.testing.assert_close(logits, mixup.mix(model(images), lam, order), rtol=0, atol=1e-12)
+
+
+def test_the_small_resnet_in_five_stages():
+    torch.manual_seed(0)
+    model = models.SmallResNet(4).eval()
+    images = torch.randn(3, 3, 32, 32)
+    stages = [
+        lambda x: gelu(model.stem(x)),
+        *model.stages,
+        lambda h: model.head(h.mean(dim=(2, 3))),
+    ]
+    logits, _ = mixup.manifold_mixup(stages, images, torch.eye(3), 0, layers=[0, 1, 2, 3, 4])
+    torch.testing.assert_close(logits, model(images))
+
+
+# What one looks at
+
+
+def test_between_agrees_with_finite_differences():
+    images, targets = batch(5)
+    labels, partners = targets.argmax(1), torch.tensor([1, 2, 3, 4, 0])
+    model, lam = network(), 0.3
+    misses, norms = mixup.between(model, images, labels, partners, lam)
+    pairs = [(i, j) for i, j in enumerate(partners.tolist()) if labels[i] != labels[j]]
+    assert 0 < len(pairs) == len(misses) == len(norms)
+    step = 1e-6
+    for p, (i, j) in enumerate(pairs):
+        x = lam * images[i] + (1 - lam) * images[j]
+        shifts = step * torch.eye(x.numel(), dtype=x.dtype).view(-1, *x.shape)
+        log_p = model(torch.cat([x + shifts, x - shifts, x[None]])).log_softmax(1)
+        loss = -(lam * log_p[:, labels[i]] + (1 - lam) * log_p[:, labels[j]])
+        up, down = loss[:-1].view(2, -1)
+        assert norms[p].item() == pytest.approx(((up - down) / (2 * step)).norm().item(), rel=1e-5)
+        assert misses[p].item() == (log_p[-1].argmax() not in (labels[i], labels[j]))
+
+
+def test_between_counts_misses():
+    eye = torch.eye(3)
+    labels, partners = torch.tensor([0, 1, 0]), torch.tensor([1, 0, 2])  # the last: its own partner
+    for favourite, missed in ((0, 0.0), (1, 0.0), (2, 1.0)):
+        model = nn.Linear(3, 3)
+        with torch.no_grad():
+            model.bias.copy_(9 * eye[favourite])
+        misses, _ = mixup.between(model, torch.zeros(3, 3), labels, partners, 0.7)
+        assert misses.tolist() == [missed, missed]
+
+
+@pytest.mark.parametrize("centred", [False, True])
+def test_singular_values_are_those_of_each_class(centred):
+    hidden = torch.randn(40, 5, generator=seeded(), dtype=torch.float64)
+    labels = torch.arange(40) % 2
+    found = mixup.singular_values(hidden, labels, centred=centred)
+    assert found.shape == (2, 5)
+    for label in (0, 1):
+        states = hidden[labels == label].numpy()
+        gram = (len(states) - 1) * np.cov(states.T) if centred else states.T @ states
+        expected = np.sqrt(np.linalg.eigvalsh(gram)[::-1])
+        np.testing.assert_allclose(found[label], expected, rtol=1e-9)
+
+
+def test_singular_values_here():
+    for centred in (False, True):
+        test_singular_values_are_those_of_each_class(centred)
+
+
+# Bad input
+
+
+@pytest.mark.parametrize("alpha", [-0.1, -1, math.inf, math.nan])
+def test_alpha_out_of_range_is_refused(alpha):
+    images, targets = batch()
+    with pytest.raises(ValueError, match="expected a finite number >= 0"):
+        mixup.mixup(images, targets, alpha)
+    with pytest.raises(ValueError, match="expected a finite number >= 0"):
+        mixup.manifold_mixup(network(), images, targets, alpha, layers=[0])
+
+
+@pytest.mark.parametrize(
+    ("images", "targets", "complaint"),
+    [
+        (torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.eye(2), r"torch.uint8.*float\(\) / 255"),
+        (
+            torch.zeros(2, 3, 4, 4),
+            torch.tensor([0, 1]),
+            r"int64 \[2\]: pass probabilities \[B, K\]",
+        ),
+        (torch.zeros(2, 3, 4, 4), torch.eye(2).long(), "one_hot"),
+        (torch.zeros(2, 3, 4, 4), torch.eye(3), "2 images and 3 targets"),
+        (torch.zeros(0, 3, 4, 4), torch.zeros(0, 3), "0 images and 0 targets"),
+    ],
+)
+def test_images_and_targets_that_cannot_be_mixed_are_refused(images, targets, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        mixup.mixup(images, targets, 1.0)
+    with pytest.raises(ValueError, match=complaint):
+        mixup.manifold_mixup([nn.Flatten()], images, targets, 1.0, layers=[0])
+
+
+def test_uint8_is_refused_here():
+    with pytest.raises(ValueError, match="uint8"):
+        mixup.mixup(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.eye(2), 1.0)
+
+
+@pytest.mark.parametrize("layers", [[], [4], [-1], [0, 9]])
+def test_layers_that_are_not_there_are_refused(layers):
+    with pytest.raises(ValueError, match="expected one or more of 0 to 3"):
+        mixup.manifold_mixup(network(), *batch(), 1.0, layers=layers)
+
+
+def test_loss_refuses_integer_labels():
+    with pytest.raises(ValueError, match=r"logits \[2, 3\] and targets \[2\] differ"):
+        mixup.soft_cross_entropy(torch.zeros(2, 3), torch.tensor([0, 1]))
+
+
+def test_too_few_samples_for_singular_values_are_refused():
+    with pytest.raises(ValueError, match="fewer samples than the 5 hidden units"):
+        mixup.singular_values(torch.zeros(8, 5), torch.tensor([0, 1] * 4))
