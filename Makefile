@@ -47,7 +47,7 @@ reproduce: $(STAMP) ## every notebook at full scale on MINI_DATA (default cifar1
 test: $(STAMP) ## lint, unit tests, and a strict run of every notebook
 	$(IN_VENV) -m ruff check
 	$(IN_VENV) -m ruff format --check
-	$(IN_VENV) -m pytest -n 2 --dist loadfile --durations=10 --no-fold-skipped tests
+	$(IN_VENV) -m pytest --durations=10 --no-fold-skipped tests
 	$(IN_VENV) -m pytest --durations=10 --nbval notebooks
 
 offline: $(STAMP) ## the same as test, with the network cut (Linux)

@@ -12,8 +12,8 @@ takes binary cross-entropy on the softmax, which is about K times smaller).
 import math
 from collections.abc import Callable, Sequence
 
+import scipy
 import torch
-from scipy.special import betaincinv
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax, one_hot
 
@@ -36,7 +36,7 @@ def draw(
     device = "cpu" if generator is None else generator.device
     uniform = torch.rand((), dtype=torch.float64, generator=generator, device=device).item()
     # The inverse of the distribution function turns a uniform number into a Beta one.
-    lam = float(betaincinv(alpha, alpha, uniform)) if alpha else 1.0
+    lam = float(scipy.special.betaincinv(alpha, alpha, uniform)) if alpha else 1.0
     return lam, torch.randperm(batch_size, generator=generator, device=device)
 
 

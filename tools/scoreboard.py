@@ -12,10 +12,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import nbformat
 
 from mini.course import scoreboard
-from mini.files import write_atomically
+from mini.files import ROOT, write_atomically
 
 BEGIN, END = "<!-- {}: begin -->", "<!-- {}: end -->"
-README = scoreboard.ROOT / "README.md"
+README = ROOT / "README.md"
 
 
 def filled(text: str, name: str, table: str) -> str:
@@ -32,7 +32,9 @@ def filled(text: str, name: str, table: str) -> str:
 
 def brought_up_to_date(text: str) -> str:
     """The README `text` with its tables as `results/` has them."""
-    text = filled(text, "scoreboard", scoreboard.table(scoreboard.records()))
+    runs = scoreboard.strongest()
+    shown = f"{scoreboard.table(runs)}\n\n{scoreboard.caption(runs)}"
+    text = filled(text, "scoreboard", shown)
     return filled(text, "benchmarks", scoreboard.speed_table(scoreboard.benchmarks()))
 
 
@@ -47,9 +49,9 @@ def pictures(notebook: Path) -> list[bytes]:
 def main() -> None:
     text = brought_up_to_date(README.read_text(encoding="utf-8"))
     write_atomically(README, lambda file: file.write(text.encode()))
-    for notebook in sorted((scoreboard.ROOT / "notebooks").glob("*.ipynb")):
+    for notebook in sorted((ROOT / "notebooks").glob("*.ipynb")):
         for number, picture in enumerate(pictures(notebook), start=1):
-            path = scoreboard.ROOT / "results" / notebook.stem / f"figure-{number}.png"
+            path = ROOT / "results" / notebook.stem / f"figure-{number}.png"
             write_atomically(path, lambda file, picture=picture: file.write(picture))
 
 

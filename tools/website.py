@@ -82,8 +82,8 @@ def text_page(title: str, markdown: str) -> str:
 
 def scoreboard_text() -> str:
     """The scoreboard, and below it every recorded run's claims, as Markdown."""
-    runs = scoreboard.records()
-    parts = ["# Scoreboard", scoreboard.table(runs)]
+    runs = scoreboard.strongest()
+    parts = ["# Scoreboard", scoreboard.table(runs), scoreboard.caption(runs)]
     for run in runs:
         parts.append(
             f"## {run['notebook'][:2]} {run['paper']}: {run['dataset_title']}, {run['scale']}\n\n"

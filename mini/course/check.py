@@ -1,14 +1,14 @@
 """The scale `check`: one fresh seed against twenty recorded ones, measure by measure.
 
-A strict test of a notebook trains one seed that no record holds and asks of every scalar measure
-whether it could be the twenty-first. Each measure is compared on the scale on which its own twenty
-values pass that question when they are left out one by one; what passes on none is dropped, by
-name. A value outside Student's t at one in a thousand is no finding yet: two more seeds are run,
-and only three values beyond the limits on the same side are one. Nothing is compared with a
-threshold that somebody chose.
+A strict test of a notebook trains one seed that no record holds and asks of every scalar measure,
+and of the end of every curve, whether it could be the twenty-first. Each measure is compared on the
+scale on which its own twenty values pass that question when they are left out one by one; what
+passes on none is dropped, by name. A value outside Student's t at one in a thousand is no finding
+yet: two more seeds are run, and only three values beyond the limits on the same side are one.
+Nothing is compared with a threshold that somebody chose.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,10 +95,21 @@ def kinds_of(values: np.ndarray, images: int) -> np.ndarray:
     return chosen
 
 
-def is_compared(measure: str, values: np.ndarray) -> bool:
-    """Whether `[seeds, ...]` is a scalar measure: no curve, map or text, and no timing."""
-    values = np.asarray(values)
-    return values.ndim == 1 and values.dtype.kind in "biuf" and not measure.startswith("seconds")
+def scalars(measures: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What is compared of an arm: its scalar measures `[seeds]`, and of a curve its end.
+
+    No map, no text, no timing (a measure whose name begins with "seconds"), and nothing that this
+    arm does not have: no number with any seed.
+    """
+    found = {}
+    for name, values in measures.items():
+        values = np.asarray(values)
+        if values.dtype.kind in "biuf" and not name.startswith("seconds"):
+            if values.ndim == 1:
+                found[name] = values
+            elif values.ndim == 2 and values.shape[1] > 1:
+                found[f"{name}, end"] = values[:, -1]
+    return {name: values for name, values in found.items() if not np.isnan(values).all()}
 
 
 def gates(experiments: dict[str, Measures], images: int) -> tuple[dict, list[str]]:
@@ -107,13 +118,12 @@ def gates(experiments: dict[str, Measures], images: int) -> tuple[dict, list[str
     kinds, dropped = {}, []
     for name, arms in experiments.items():
         for arm, measures in arms.items():
-            for measure, values in measures.items():
-                if is_compared(measure, values):
-                    kind = int(kinds_of(values, images))
-                    if kind < 0:
-                        dropped.append(f"{name} / {arm} / {measure}")
-                    else:
-                        kinds.setdefault(name, {}).setdefault(arm, {})[measure] = KINDS[kind]
+            for measure, values in scalars(measures).items():
+                kind = int(kinds_of(values, images))
+                if kind < 0:
+                    dropped.append(f"{name} / {arm} / {measure}")
+                else:
+                    kinds.setdefault(name, {}).setdefault(arm, {})[measure] = KINDS[kind]
     return kinds, dropped
 
 
@@ -130,24 +140,26 @@ def compare(
     `recorded[arm][measure]` holds twenty seeds and `kinds` the scale of each measure;
     `run(seed, arms)` runs some arms with another seed, where a value is beyond its limits.
     """
-    ends = {
-        (arm, measure): limits(recorded[arm][measure], Scale(kind, images))
-        for arm, measures in kinds.items()
-        for measure, kind in measures.items()
-    }
+    recorded = {arm: scalars(measures) for arm, measures in recorded.items()}
+    here = {arm: scalars(measures) for arm, measures in found.items()}
     findings = [
         f"{arm} / {measure}: is not in the record of twenty seeds"
-        for arm, measures in found.items()
-        for measure, values in measures.items()
-        if is_compared(measure, values) and measure not in recorded.get(arm, {})
+        for arm, measures in here.items()
+        for measure in measures
+        if measure not in recorded.get(arm, {})
     ]
+    asked = [(arm, measure) for arm, measures in kinds.items() for measure in measures]
     findings += [
         f"{arm} / {measure}: is in the record of twenty seeds, but was not measured"
-        for arm, measure in ends
-        if measure not in found.get(arm, {})
+        for arm, measure in asked
+        if measure not in here.get(arm, {})
     ]
-    ends = {key: limit for key, limit in ends.items() if key[1] in found.get(key[0], {})}
-    values = {(arm, measure): [float(found[arm][measure][0])] for arm, measure in ends}
+    asked = [(arm, measure) for arm, measure in asked if measure in here.get(arm, {})]
+    ends = {
+        (arm, measure): limits(recorded[arm][measure], Scale(kinds[arm][measure], images))
+        for arm, measure in asked
+    }
+    values = {(arm, measure): [float(here[arm][measure][0])] for arm, measure in asked}
     sides = {key: beyond(values[key][0], limit) for key, limit in ends.items()}
     for seed in MORE_SEEDS:
         alarmed = {key for key, side in sides.items() if side}
@@ -155,7 +167,7 @@ def compare(
             break
         again = run(seed, sorted({arm for arm, _ in alarmed}))
         for arm, measure in alarmed:
-            value = float(again[arm][measure][0])
+            value = float(scalars(again[arm])[measure][0])
             values[arm, measure].append(value)
             if beyond(value, ends[arm, measure]) != sides[arm, measure]:
                 sides[arm, measure] = 0

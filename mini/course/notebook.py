@@ -110,6 +110,7 @@ class Run:
         self.claims: dict[str, claims.Claim] = {}
         self.judgements: dict[str, claims.Judgement] = {}
         self.experiments: dict[str, Results] = {}
+        self._returned: dict[str, dict[str, set[str]]] = {}  # measures, before a cell adds its own
         self._fingerprints: dict[str, str] = {}
         self._sittings: list[dict] = []
         self._compared = 0
@@ -205,6 +206,8 @@ class Run:
         if self.scale == "check":
             self._compare(name, results)
         self.experiments[name] = self.experiments.get(name, {}) | results
+        returned = self._returned.setdefault(name, {})
+        returned.update({arm: set(measures) for arm, measures in results.items()})
         return results
 
     def _compare(self, name: str, results: Results) -> None:
@@ -366,7 +369,13 @@ class Run:
             "fingerprints": self._fingerprints,
         }
         if len(self.seeds) >= claims.EVIDENCE:
-            kinds, dropped = check.gates(self.experiments, record["images"])
+            measured = {
+                name: {arm: {key: arms[arm][key] for key in keys} for arm, keys in returned.items()}
+                for (name, arms), returned in zip(
+                    self.experiments.items(), self._returned.values(), strict=True
+                )
+            }
+            kinds, dropped = check.gates(measured, record["images"])
             record |= {"gates": kinds, "dropped": dropped}
             if dropped:
                 print(f"Not compared at the scale check, as their own seeds differ: {dropped}")

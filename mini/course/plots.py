@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
-from torchvision.utils import make_grid
+from torch.nn.functional import pad
 
 ROLES = {
     "baseline": {"color": "#6b6b6b", "linestyle": "--", "marker": "o"},
@@ -100,13 +100,30 @@ def dots(ax: Axes, groups: dict[str, tuple[Sequence[float], str]], *, unit: str 
 def show_images(ax: Axes, images: Tensor, *, columns: int, gap: int = 2) -> None:
     """Show `[N, 3, H, W]` (uint8, or float in [0, 1]) as one mosaic on white, row by row."""
     white = 1.0 if images.is_floating_point() else 255
-    mosaic = make_grid(images.cpu(), nrow=columns, padding=gap, pad_value=white)
-    ax.imshow(mosaic.permute(1, 2, 0).numpy(), interpolation="nearest")
+    picture = mosaic(images.cpu(), columns, gap, white)
+    ax.imshow(picture.permute(1, 2, 0).numpy(), interpolation="nearest")
     ax.set_axis_off()
 
 
 def show_tiles(ax: Axes, tiles: Tensor, *, columns: int) -> None:
     """Show `[N, h, w]` similarities, -1 (dark) to 1 (bright), as a mosaic of N small maps."""
-    mosaic = make_grid(tiles[:, None].cpu(), nrow=columns, padding=1, pad_value=float("nan"))
-    ax.imshow(mosaic[0].numpy(), interpolation="nearest", vmin=-1, vmax=1)
+    picture = mosaic(tiles[:, None].cpu(), columns, 1, float("nan"))
+    ax.imshow(picture[0].numpy(), interpolation="nearest", vmin=-1, vmax=1)
     ax.set_axis_off()
+
+
+def mosaic(images: Tensor, columns: int, gap: int, filling: float) -> Tensor:
+    """`[N, C, H, W]` row by row as one `[C, rows * (H + gap) + gap, columns * (W + gap) + gap]`.
+
+    A single image is itself, without a gap around it. The same as torchvision's `make_grid`, whose
+    import costs each notebook a second or two: it loads torch's whole compiler.
+    """
+    n, channels, height, width = images.shape
+    if n == 1:
+        return images[0]
+    columns = min(columns, n)
+    rows = -(-n // columns)
+    tiles = images.new_full((rows * columns, channels, height + gap, width + gap), filling)
+    tiles[:n, :, gap:, gap:] = images  # each with the gap above it and to its left
+    tiles = tiles.unflatten(0, (rows, columns)).permute(2, 0, 3, 1, 4)  # [C, rows, H, columns, W]
+    return pad(tiles.flatten(3, 4).flatten(1, 2), (0, gap, 0, gap), value=filling)

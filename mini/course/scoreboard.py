@@ -1,61 +1,117 @@
-"""What the JSON files in `results/` say: what every run found, and how fast we are."""
+"""What the records in `results/` say: what every paper came to, and how fast we are."""
 
+import html
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
-from mini.files import ROOT
+from mini.course import claims, records
+from mini.course.claims import Judgement
 
-VERDICTS = ("exact", "reproduced", "inconclusive", "contradicted")
-UNHELD = ("inconclusive", "contradicted")
+GROUPS = {"digits": "digits", "cifar": "CIFAR"}  # of the data sets a paper is shown on
+COLUMNS = ("paper's claims", "explanations", "controls", "seeds")
+COUNTED = ("reproduced", "inconclusive", "contradicted")
 EXPLANATION = "What-did-not-reproduce,-and-why"  # the anchor that Jupyter gives the heading
+NONE = "–"
 
 
-def records(folder: Path = ROOT / "results") -> list[dict]:
-    """Every notebook's run in `folder`, by notebook, data set and scale.
+def group_of(dataset: str) -> str:
+    """The column group of a data set: CIFAR in any form, or digits and all the others."""
+    return "cifar" if dataset.startswith("cifar") else "digits"
 
-    Runs with another number of seeds than the scale's are left out: they serve to test the gates.
+
+def strongest(folder: Path = records.RESULTS) -> list[dict]:
+    """Of every notebook's records in `folder` the strongest one of each group, in order.
+
+    A full run is stronger than a quick one, CIFAR itself than its lossy copy, and more seeds than
+    fewer. A full run whose seeds are not all made yet is none.
     """
-    paths = sorted(folder.glob("[0-9][0-9]_*/*-*.json"))
-    return [
-        json.loads(path.read_text()) for path in paths if path.stem.endswith(("-quick", "-full"))
-    ]
+    found: dict[tuple[str, str], tuple] = {}
+    for path in records.paths(folder):
+        named = records.NAME.fullmatch(path.name)
+        if named["scale"] == "full" and named["seeds"]:
+            continue
+        run = json.loads(path.read_text(encoding="utf-8"))
+        is_copy = run["dataset"].endswith("jpeg")
+        strength = (run["scale"] == "full", not is_copy, len(run["seeds"]))
+        key = (run["notebook"], group_of(run["dataset"]))
+        if key not in found or strength > found[key][0]:
+            found[key] = (strength, run)
+    return [run for _, (_, run) in sorted(found.items(), key=lambda pair: pair[0])]
 
 
-def table(runs: list[dict]) -> str:
-    """A Markdown table of `runs`, one a row: the verdicts' counts, and what they cost.
+def table(runs: Sequence[dict]) -> str:
+    """An HTML table, one row a paper, a group of columns for each of the two kinds of data.
 
-    Counts of claims that did not hold lead to the section of the notebook that says why.
+    A cell counts verdicts, reproduced / inconclusive / contradicted, of families: the paper's
+    claims apart from explanations and controls. What did not hold leads to the section of the
+    notebook that says why.
     """
-    lines = [
-        f"| paper | data | scale | {' | '.join(VERDICTS)} | seeds | minutes | on |",
-        "|:-|:-|:-|" + "-:|" * len(VERDICTS) + "-:|-:|:-|",
-    ]
-    for run in runs:
-        page = f"notebooks/{run['notebook']}.ipynb"
-        counts = Counter(claim["verdict"] for claim in run["claims"])
-        shown = {verdict: str(counts[verdict] or "–") for verdict in VERDICTS}
-        for verdict in set(UNHELD) & set(counts):
-            shown[verdict] = f"[{counts[verdict]}]({page}#{EXPLANATION})"
-        machine = run["machine"]
-        where = f"{machine['cores']} cores" if machine["device"] == "cpu" else machine["device"]
-        link = f"[{run['notebook'][:2]} {run['paper']}]({page})"
-        cells = [link, run["dataset_title"], run["scale"], *shown.values()]
-        cells += [str(len(run["seeds"])), f"{run['seconds'] / 60:.1f}", where]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    wide = len(COLUMNS)
+    lines = ["<table>", "<thead>", '<tr><th rowspan="2">paper</th><th rowspan="2">exact</th>']
+    lines += [f'<th colspan="{wide}">{title}</th>' for title in GROUPS.values()]
+    lines += ["</tr>", "<tr>", *[f"<th>{name}</th>" for _ in GROUPS for name in COLUMNS], "</tr>"]
+    lines += ["</thead>", "<tbody>"]
+    for name in sorted({run["notebook"] for run in runs}):
+        mine = {group_of(run["dataset"]): run for run in runs if run["notebook"] == name}
+        first = next(iter(mine.values()))
+        page = f"notebooks/{name}.ipynb"
+        paper = html.escape(f"{name[:2]} {first['paper']}")
+        cells = [f'<a href="{page}">{paper}</a>', _exact(first)]
+        for group in GROUPS:
+            cells += _cells(mine[group], page) if group in mine else [NONE] * wide
+        lines.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+    return "\n".join([*lines, "</tbody>", "</table>"])
 
 
-def benchmarks(folder: Path = ROOT / "results" / "benchmarks") -> list[dict]:
+def caption(runs: Sequence[dict]) -> str:
+    """One sentence: how many verdicts "reproduced" chance alone would give."""
+    judged = [judgement for run in runs for judgement in _judgements(run)]
+    verdicts = [j for j in judged if j.claim.kind != "exact" and j.verdict != "void"]
+    false = claims.expected_false(judged)
+    return (
+        f"{len(verdicts)} verdicts stand behind this table. If every effect lay just on the line "
+        f"of its claim, {false:.1f} of them would say *reproduced* all the same: that many may be "
+        "false."
+    )
+
+
+def _judgements(run: dict) -> list[Judgement]:
+    return [Judgement.from_dict(row) for row in run["claims"]]
+
+
+def _exact(run: dict) -> str:
+    return str(sum(j.verdict == "exact" for j in _judgements(run)) or NONE)
+
+
+def _cells(run: dict, page: str) -> list[str]:
+    """What one run came to: families by role, then its seeds."""
+    headlines = claims.headlines(_judgements(run))
+    cells = []
+    for role in claims.ROLES:
+        counts = Counter(j.verdict for j in headlines if j.claim.role == role)
+        text = " / ".join(str(counts[verdict]) for verdict in COUNTED)
+        if counts["void"]:
+            text += f", {counts['void']} void"
+        if counts.total() > counts["reproduced"]:
+            text = f'<a href="{page}#{EXPLANATION}">{text}</a>'
+        cells.append(text if counts else NONE)
+    copy = ", copy" if run["dataset"].endswith("jpeg") else ""
+    quick = ", quick" if group_of(run["dataset"]) == "cifar" and run["scale"] != "full" else ""
+    return [*cells, f"{len(run['seeds'])}{copy}{quick}"]
+
+
+def benchmarks(folder: Path = records.RESULTS / "benchmarks") -> list[dict]:
     """Every recorded benchmark in `folder` that compares with peers."""
     found = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
     return [record for record in found if "rows" in record]
 
 
-def speed_table(records: list[dict]) -> str:
+def speed_table(measured: list[dict]) -> str:
     """A Markdown table of benchmarks, ours beside each peer, and below it where they were run."""
     lines = ["| what | ours | peer | theirs | ratio |", "|:-|-:|:-|-:|-:|"]
-    for record in records:
+    for record in measured:
         for row in record["rows"]:
             digits = ",.0f" if row["unit"] == "images/s" else ",.1f"
             amounts = (f"{row[who]:{digits}} {row['unit']}" for who in ("ours", "theirs"))
@@ -65,8 +121,8 @@ def speed_table(records: list[dict]) -> str:
     surroundings = Counter(
         f"{record['date']}, {record['machine']['processor']}, {record['machine']['device']}, "
         f"{record['threads']} thread(s)"
-        for record in records
+        for record in measured
     )
-    versions = {name: number for record in records for name, number in record["versions"].items()}
+    versions = {name: number for record in measured for name, number in record["versions"].items()}
     shown = ", ".join(f"{name} {number}" for name, number in versions.items())
     return "\n".join([*lines, "", f"Measured {'; '.join(surroundings)}; {shown}."])

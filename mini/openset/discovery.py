@@ -7,12 +7,14 @@ person for the labels of a few in each cluster, and extend the head by one sigmo
 
 import torch
 from numpy.typing import ArrayLike
-from sklearn.metrics.cluster import contingency_matrix
 from torch import Tensor, nn
 
 
 def purity(clusters: ArrayLike, labels: ArrayLike) -> float:
     """Share of items whose label is their cluster's commonest, in (0, 1]."""
+    # Imported where needed, as in `mini.openset.doc`.
+    from sklearn.metrics.cluster import contingency_matrix
+
     table = contingency_matrix(labels, clusters)  # [labels, clusters]
     return float(table.max(axis=0).sum() / table.sum())
 

@@ -17,10 +17,6 @@ from dataclasses import replace
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from sklearn.metrics import f1_score
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-from sklearn.svm import LinearSVC
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, logsigmoid, one_hot
 
@@ -137,6 +133,9 @@ def _check_labels(labels: Tensor, scores: Tensor) -> None:
 
 def open_f1(predicted: ArrayLike, labels: ArrayLike, num_classes: int) -> float:
     """F1, averaged over the K seen classes and "unknown"; an empty class counts 0."""
+    # Imported where needed: scikit-learn takes a second to load, and the notebook starts without.
+    from sklearn.metrics import f1_score
+
     every = range(-1, num_classes)
     return float(f1_score(labels, predicted, labels=every, average="macro", zero_division=0))
 
@@ -187,6 +186,10 @@ def svm_scores(
     With `centres`, SVM k sees `centre_similarities` to centre k (CBS learning), else the features;
     either is scaled to unit variance first.
     """
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import LinearSVC
+
     columns = []
     for k in range(int(labels.max()) + 1):
         views = features, queries

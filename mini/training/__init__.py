@@ -9,10 +9,11 @@ from mini.training.loop import (
     predict,
     schedule,
 )
-from mini.training.precision import autocast, has_fast_bfloat16, precision_for
+from mini.training.precision import PRECISIONS, autocast, has_fast_bfloat16, precision_for
 
 __all__ = [
     "ADAMW",
+    "PRECISIONS",
     "History",
     "accuracy",
     "autocast",

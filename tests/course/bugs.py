@@ -1,10 +1,22 @@
 """Bugs in the verdicts, and in how a notebook runs, keeps and records its experiments."""
 
+import tempfile
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
+from tests.course import test_check as fresh
 from tests.course import test_claims as check
 from tests.course import test_notebook as run
+from tests.course import test_records as kept
 from tests.planted import Bug
+
+
+def in_folder(test: Callable[[Path], None]) -> None:
+    """Run a test that wants a folder of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        test(Path(folder))
+
 
 SAFE = check.test_a_verdict_is_safe_where_fresh_seeds_find_it_again
 BUGS = [
@@ -136,15 +148,15 @@ BUGS = [
     ),
     Bug(
         "mini.course.notebook",
-        "range(seeds)",
-        "range(1, seeds)",
+        "range(int(seeds))",
+        "range(1, int(seeds))",
         "one seed fewer than announced",
         run.test_results_come_by_arm_and_measure_in_the_order_of_the_seeds,
     ),
     Bug(
         "mini.course.experiment",
-        "(function, seed, arm,",
-        "(function, seed + list(arms).index(arm), arm,",
+        "function, seed, arm, options, kept, fingerprint, given and",
+        "function, seed + list(arms).index(arm), arm, options, kept, fingerprint, given and",
         "arms get different seeds, so their differences are not paired",
         run.test_results_come_by_arm_and_measure_in_the_order_of_the_seeds,
     ),
@@ -185,7 +197,7 @@ BUGS = [
     ),
     Bug(
         "mini.course.experiment",
-        "write_atomically(kept, lambda file: np.savez(file, ",
+        "write_atomically(path, lambda file: np.savez(file, ",
         "(lambda file: np.savez(file, ",
         "nothing is kept: a killed run starts again",
         run.test_at_full_scale_a_call_is_made_once,
@@ -240,9 +252,9 @@ BUGS = [
         run.test_only_exact_and_gated_verdicts_are_printed,
     ),
     Bug(
-        "mini.course.notebook",
-        "write_atomically(path, lambda file: file.write(",
-        "path.parent.mkdir(parents=True, exist_ok=True), path.write_bytes((",
+        "mini.course.records",
+        "write_atomically(path, lambda file: file.write(json.dumps(record, indent=1).encode()))",
+        "path.parent.mkdir(parents=True, exist_ok=True); path.write_bytes(b'half')",
         "a full disk leaves half a record",
         run.test_a_record_is_replaced_as_a_whole_or_not_at_all,
     ),
@@ -252,5 +264,173 @@ BUGS = [
         "{self.data.name}-{self.scale}.json",
         "a run with twenty seeds overwrites the record of the scale",
         run.test_the_name_tells_of_another_number_of_seeds,
+    ),
+    Bug(
+        "mini.course.claims",
+        "failed = [id for id in claim.needs if id in set(failed)]",
+        "failed = []",
+        "a verdict stands although its control failed",
+        check.test_a_claim_is_void_where_a_control_that_it_needs_failed,
+    ),
+    Bug(
+        "mini.course.claims",
+        "FALSE_RATE = (1 - CONFIDENCE) / 2",
+        "FALSE_RATE = 1 - CONFIDENCE",
+        'both sides of the interval count as false "reproduced"',
+        check.test_a_false_reproduced_is_to_be_expected_once_in_forty_verdicts,
+    ),
+    Bug(
+        "mini.course.claims",
+        "max(low, bounds[0]), min(high, bounds[1])",
+        "low, high",
+        "an accuracy above one lies in the interval",
+        partial(
+            check.test_a_share_stays_in_its_bounds_and_is_no_finer_than_one_image,
+            [0.99, 1.0, 0.95],
+            None,
+            (None, 1.0),
+        ),
+    ),
+    Bug(
+        "mini.course.claims",
+        "width = 1 / images if claim.share else 0.0",
+        "width = 0.0",
+        "three equal accuracies are known without any doubt",
+        partial(
+            check.test_a_share_stays_in_its_bounds_and_is_no_finer_than_one_image,
+            [0.5, 0.5, 0.5],
+            None,
+            (0.4995, 0.5005),
+        ),
+    ),
+    Bug(
+        "mini.course.claims",
+        "self.margin > abs(self.denies) / 2",
+        "self.margin > abs(self.denies)",
+        '"no effect" is claimed with a margin as wide as the effect',
+        check.test_an_equivalence_denies_twice_its_margin_or_more,
+    ),
+    Bug(
+        "mini.course.claims",
+        "and j.claim.family == j.claim.id",
+        "",
+        "twelve claims of one experiment count as twelve",
+        check.test_of_a_family_the_headline_counts,
+    ),
+    Bug(
+        "mini.course.check",
+        "np.where(value <= high, 0, 1)",
+        "np.where(value <= high, 0, 0)",
+        "a number may be better than any before",
+        fresh.test_a_better_number_is_as_wrong_as_a_worse_one,
+    ),
+    Bug(
+        "mini.course.check",
+        "if beyond(value, ends[arm, measure]) != sides[arm, measure]:",
+        "if not beyond(value, ends[arm, measure]):",
+        "one seed above and two below are an alarm",
+        fresh.test_an_alarm_is_one_only_if_all_three_seeds_lie_beyond_on_one_side,
+    ),
+    Bug(
+        "mini.course.check",
+        "np.sqrt(1 + 1 / n)",
+        "np.sqrt(1 / n)",
+        "the limits are those of a mean, not of a fresh seed",
+        fresh.test_the_limits_are_the_prediction_interval_of_the_textbook,
+    ),
+    Bug(
+        "mini.course.check",
+        "return 2 / self.images if",
+        "return 0.0 if",
+        "two test images more than twenty equal seeds are an alarm",
+        partial(
+            fresh.test_limits_are_never_narrower_than_two_images_or_the_printed_digit,
+            "share",
+            2 / fresh.N,
+        ),
+    ),
+    Bug(
+        "mini.course.check",
+        "SEED, MORE_SEEDS = 20, (21, 22)",
+        "SEED, MORE_SEEDS = 0, (1, 2)",
+        "the seeds that are compared are those of the record",
+        run.test_check_shows_the_recorded_verdicts_and_holds_one_seed_against_the_gates,
+    ),
+    Bug(
+        "mini.course.check",
+        "possible & ~alarms.any(axis=-1)",
+        "possible",
+        "no measure is dropped for its own seeds",
+        fresh.test_a_measure_is_transformed_or_dropped_by_its_own_seeds,
+    ),
+    Bug(
+        "mini.course.check",
+        "if measure not in recorded.get(arm, {})",
+        "if False",
+        "a new measure is compared with nothing, in silence",
+        fresh.test_a_measure_that_the_record_lacks_or_that_is_gone_is_a_finding,
+    ),
+    Bug(
+        "mini.course.notebook",
+        "_drawn(self.source, tuple(sizes), seed)",
+        "_drawn(self.source, tuple(sizes), 0)",
+        "all seeds share their data",
+        partial(run.test_a_seed_draws_its_data_in_the_worker, 1),
+    ),
+    Bug(
+        "mini.course.notebook",
+        "if claim.gated and not",
+        "if False and not",
+        "a gate is never shut",
+        run.test_check_shows_the_recorded_verdicts_and_holds_one_seed_against_the_gates,
+    ),
+    Bug(
+        "mini.course.notebook",
+        "recorded.claim.key != claim.key",
+        "recorded is None",
+        "a claim may change under its recorded verdict",
+        run.test_check_shows_the_recorded_verdicts_and_holds_one_seed_against_the_gates,
+    ),
+    Bug(
+        "mini.course.notebook",
+        "not is_same or ",
+        "",
+        "rows of another code are taken over",
+        run.test_another_code_takes_nothing_over,
+    ),
+    Bug(
+        "mini.course.notebook",
+        "claims.HELD]",
+        "claims.VERDICTS]",
+        "a control may come out as it likes",
+        run.test_controls_are_announced_and_judged_before_what_needs_them,
+    ),
+    Bug(
+        "mini.course.experiment",
+        "given and given.given(seed)",
+        "given and given.given(0)",
+        "every seed is taught by the first teacher",
+        partial(run.test_a_stage_is_handed_what_the_earlier_one_found_with_its_seed, "quick", 1),
+    ),
+    Bug(
+        "mini.course.experiment",
+        'if not key.startswith("_")]',
+        "if True]",
+        "weights that are passed on end up in the record",
+        partial(run.test_a_stage_is_handed_what_the_earlier_one_found_with_its_seed, "quick", 1),
+    ),
+    Bug(
+        "mini.course.records",
+        ' or _digest(path.read_bytes()) != record["measures"]',
+        "",
+        "a figure is drawn from the measures of another run",
+        partial(in_folder, kept.test_measures_of_another_run_are_refused),
+    ),
+    Bug(
+        "mini.course.records",
+        "np.float16 if np.abs(first).max() < 6e4 else np.float32",
+        "np.float16",
+        "large numbers become infinite in the record",
+        partial(in_folder, kept.test_of_large_arrays_the_first_seed_is_kept_in_half_precision),
     ),
 ]

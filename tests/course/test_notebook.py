@@ -628,7 +628,8 @@ def test_a_share_is_one_of_the_test_images():
 # Each seed's data, stages, sittings, one seed.
 
 
-def test_a_seed_draws_its_data_in_the_worker():
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_seed_draws_its_data_in_the_worker(workers):
     def measure(seed: int) -> dict:
         mine = run.data_of(seed)
         return {
@@ -638,7 +639,7 @@ def test_a_seed_draws_its_data_in_the_worker():
         }
 
     with course():
-        run = begin(workers=2)
+        run = begin(workers)
         found = run.experiment(measure, {"arm": {}})["arm"]
         first = run.data_of(0)
     assert torch.equal(first.train.images, run.data.train.images)

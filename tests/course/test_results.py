@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from mini.course.claims import EVIDENCE as SEEDS
+from mini.course.claims import HELD, Claim, Judgement, distance, judge, safe
 from mini.course.claims import SAFE_DISTANCE as DISTANCE
-from mini.course.claims import Claim, Judgement, distance, judge, safe
+from mini.course.records import load
 from mini.course.records import paths as record_paths
 from tools.environment import RESULTS
 
@@ -31,6 +32,18 @@ FIELDS = {
     "versions": dict,
     "claims": list,
 }
+# Records of before the measures were kept have none of these.
+MEASURED = {
+    "images": int,
+    "precision": str,
+    "sittings": list,
+    "fingerprints": dict,
+    "experiments": dict,
+    "measures": str,
+    "left_out": list,
+}
+GATES = {"gates": dict, "dropped": list}  # of records of twenty seeds
+LATER = ("role", "family", "needs", "share", "bounds", "denies")  # fields that older claims lack
 CLAIM_FIELDS = [field.name for field in dataclasses.fields(Claim)]
 
 
@@ -51,16 +64,23 @@ def label(path: Path) -> str:
 
 def form_problems(name: str, record: dict) -> list[str]:
     """What is wrong with a run's record in the file `name`: its fields, its name, its verdicts."""
+    fields = FIELDS
+    if record.keys() & MEASURED.keys():
+        fields = FIELDS | MEASURED
+        fields |= GATES if len(record.get("seeds", [])) >= SEEDS else {}
     problems = [
         f"{field}: expected a {kind.__name__}"
-        for field, kind in FIELDS.items()
+        for field, kind in fields.items()
         if not isinstance(record.get(field), kind)
     ]
     if problems:
         return problems
-    if extra := record.keys() - FIELDS.keys():
+    if extra := record.keys() - fields.keys():
         problems.append(f"unknown fields: {sorted(extra)}")
     n = len(record["seeds"])
+    sittings = [seed for sitting in record.get("sittings", []) for seed in sitting["seeds"]]
+    if "sittings" in record and sittings != record["seeds"]:
+        problems.append(f"sittings of seeds {sittings}, not {record['seeds']}")
     plain = f"{record['notebook']}/{record['dataset']}-{record['scale']}"
     if name not in (f"{plain}.json", f"{plain}-{n}seeds.json"):
         problems.append(f"it should be called {plain}.json or {plain}-{n}seeds.json")
@@ -79,8 +99,12 @@ def form_problems(name: str, record: dict) -> list[str]:
     ids = [claim.get("id") for claim in record["claims"]]
     if not ids or len(ids) != len(set(ids)):
         problems.append(f"claims must be there, each once: {ids}")
+    held = {claim.get("id") for claim in record["claims"] if claim.get("verdict") in HELD}
+    images = record.get("images")
     for claim in record["claims"]:
-        problems += [f"{claim.get('id')}: {problem}" for problem in claim_problems(claim, n)]
+        failed = set(claim.get("needs", ())) - held
+        found = claim_problems(claim, n, images=images, failed=failed)
+        problems += [f"{claim.get('id')}: {problem}" for problem in found]
     return problems
 
 
@@ -91,12 +115,14 @@ def is_date(text: str) -> bool:
         return False
 
 
-def claim_problems(stored: dict, seeds: int) -> list[str]:
+def claim_problems(stored: dict, seeds: int, **how) -> list[str]:
     """What is wrong with one claim: its fields, or numbers that its values do not give."""
-    if missing := {*CLAIM_FIELDS, "verdict", "mean", "low", "high", "n", "values"} - stored.keys():
+    needed = {*CLAIM_FIELDS, "verdict", "mean", "low", "high", "n", "values"} - {*LATER}
+    if missing := needed - stored.keys():
         return [f"without {sorted(missing)}"]
     try:
-        again = judge(Claim(**{field: stored[field] for field in CLAIM_FIELDS}), stored["values"])
+        claim = Judgement.from_dict(stored).claim
+        again = judge(claim, stored["values"], **how)
     except ValueError as error:
         return [str(error)]
     if stored["kind"] != "exact" and stored["n"] != seeds:
@@ -104,7 +130,7 @@ def claim_problems(stored: dict, seeds: int) -> list[str]:
     return [
         f"{key} is {stored[key]}, but the values give {value}"
         for key, value in again.as_dict().items()
-        if key not in CLAIM_FIELDS and not same(stored[key], value)
+        if key not in CLAIM_FIELDS and not same(stored.get(key, ""), value)
     ]
 
 
@@ -177,6 +203,44 @@ def test_results_have_the_right_form():
         pytest.skip("results/ holds no run yet")
     problems = {label(path): form_problems(label(path), read(path)) for path in paths}
     assert not {name: found for name, found in problems.items() if found}
+
+
+def key_problems(folder: Path) -> list[str]:
+    """Records that judge a claim as another one than the quick run on digits does: they are void.
+
+    A record of before roles were kept is compared by what it has.
+    """
+    problems = []
+    for path in sorted(folder.glob("[0-9][0-9]_*/digits-quick.json")):
+        committed = keys(read(path))
+        for other in record_paths(folder):
+            if other.parent == path.parent:
+                differing = [
+                    id for id, key in keys(read(other)).items() if committed.get(id) != key
+                ]
+                if differing:
+                    problems.append(f"{label(other)} is void: {', '.join(differing)} changed")
+    return problems
+
+
+def keys(record: dict) -> dict[str, tuple]:
+    return {row["id"]: Judgement.from_dict(row).claim.key for row in record["claims"]}
+
+
+def test_all_records_of_a_notebook_judge_the_same_claims():
+    assert not key_problems(RESULTS)
+
+
+def test_measures_belong_to_their_records():
+    for path in record_paths(RESULTS):
+        record = read(path)
+        for experiment, arms in record.get("experiments", {}).items():
+            where = (path.parent.name, record["dataset"])
+            scale = path.stem.removeprefix(f"{record['dataset']}-")
+            assert list(load(*where, scale, experiment)) == arms
+        assert not list(path.parent.glob("*.npz")) or path.with_suffix(".npz").exists() == (
+            "measures" in record
+        )
 
 
 def test_gated_claims_have_their_evidence():
@@ -355,3 +419,49 @@ def test_a_gated_verdict_that_the_quick_run_does_not_reach_is_found(tmp_path):
     write(tmp_path, record((LINE, 9 + NORMAL), seeds=20), n=20)
     (problem,) = gate_problems(tmp_path)
     assert "C1 came out inconclusive in the quick run" in problem
+
+
+MORE = {
+    "images": 2000,
+    "precision": "float32",
+    "sittings": [{"seeds": [0, 1, 2], "date": "2026-01-31", "machine": {}}],
+    "fingerprints": {},
+    "experiments": {"train_one": ["a", "b"]},
+    "measures": "0" * 64,
+    "left_out": [],
+}
+
+
+def test_a_record_with_measures_has_all_that_belongs_to_them():
+    content = record(QUICK, **MORE)
+    assert form_problems(NAME, content) == []
+    del content["images"]
+    assert form_problems(NAME, content) == ["images: expected a int"]
+    content = record(QUICK, **MORE | {"sittings": []})
+    assert form_problems(NAME, content) == ["sittings of seeds [], not [0, 1, 2]"]
+    many = [{"seeds": list(range(20)), "date": "2026-01-31", "machine": {}}]
+    content = record((LINE, 9 + NORMAL), seeds=20, **MORE | {"sittings": many})
+    name = "01_vit/digits-quick-20seeds.json"
+    assert form_problems(name, content) == ["gates: expected a dict", "dropped: expected a list"]
+    assert form_problems(name, content | {"gates": {}, "dropped": []}) == []
+
+
+def test_a_verdict_whose_control_failed_must_be_void():
+    control = Claim("K1", "it learns", "ours", "accuracy", role="control")
+    claim = dataclasses.replace(LINE, needs=("K1",))
+    content = record((control, [1.0, -1.0, 0.5]), (claim, [9.0, 9.1, 9.2]))
+    (problem,) = [p for p in form_problems(NAME, content) if "verdict" in p]
+    assert problem == "C1: verdict is reproduced, but the values give void"
+    content["claims"][1] |= {"verdict": "void", "why": "needs K1"}
+    assert form_problems(NAME, content) == []
+
+
+def test_a_record_of_another_claim_is_void(tmp_path):
+    write(tmp_path, record(QUICK))
+    write(tmp_path, record((LINE, 9 + NORMAL), seeds=20), n=20)
+    assert key_problems(tmp_path) == []
+    for change in ({"line": 0.4}, {"role": "control"}, {"kind": "less"}):
+        other = dataclasses.replace(LINE, **change)
+        write(tmp_path, record((other, 9 + NORMAL), seeds=20), n=20)
+        (problem,) = key_problems(tmp_path)
+        assert problem == "01_vit/digits-quick-20seeds.json is void: C1 changed"

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from pathlib import Path
 
 import nbformat
@@ -16,74 +17,123 @@ BEGIN, END = "<!-- scoreboard: begin -->", "<!-- scoreboard: end -->"
 TEXT = f"# Title\n\nbefore\n\n{BEGIN}\nold\n{END}\n\nafter\n"
 
 
-def record(verdicts: str = "", **changes) -> dict:
-    """A run's record, as far as the scoreboard reads it; one claim for each word of `verdicts`."""
+def claims_of(*verdicts: str, role: str = "paper", family: str = "") -> list[dict]:
+    """One stored claim for each verdict."""
+    return [
+        {
+            "id": f"{role[0]}{number}",
+            "text": "a beats b",
+            "paper": "table 1",
+            "measure": "accuracy",
+            "kind": "exact" if verdict == "exact" else "greater",
+            "line": 0.0,
+            "margin": 1e-6 if verdict == "exact" else None,
+            "role": role,
+            "family": family,
+            "verdict": verdict,
+            "mean": 0.0,
+            "low": 0.0,
+            "high": 0.0,
+            "values": [0.0, 0.0],
+        }
+        for number, verdict in enumerate(verdicts)
+    ]
+
+
+def record(*claims: dict, **changes) -> dict:
+    """A run's record, as far as the scoreboard reads it."""
     return {
         "notebook": "01_vit",
         "paper": "ViT",
         "dataset": "digits",
-        "dataset_title": "digits on photographs",
         "scale": "quick",
         "seeds": [0, 1, 2],
-        "seconds": 75.0,
-        "machine": {"processor": "One", "cores": 2, "device": "cpu"},
-        "claims": [{"id": f"C{i}", "verdict": word} for i, word in enumerate(verdicts.split())],
+        "claims": list(claims),
     } | changes
 
 
 def write(folder: Path, name: str, **changes) -> None:
-    (folder / f"{name}.json").write_text(json.dumps(record(**changes)))
+    path = folder / changes.get("notebook", "01_vit") / f"{name}.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(record(**changes)))
 
 
-def test_records_are_those_of_notebooks_in_order(tmp_path):
-    assert scoreboard.records(tmp_path) == []
-    assert scoreboard.records(tmp_path / "missing") == []
-    write(tmp_path, "02_dino-digits-quick", notebook="02_dino")
-    write(tmp_path, "01_vit-digits-quick", dataset="digits")
-    write(tmp_path, "01_vit-cifar10-full", dataset="cifar10", scale="full")
-    write(tmp_path, "01_vit-digits-quick-20seeds", seeds=list(range(20)))
-    (tmp_path / "times.json").write_text("[]")
-    (tmp_path / ".01_vit-digits-quick.json.host.1.2.tmp").write_text('{"half')
-    found = [
-        (run["notebook"], run["dataset"], run["scale"]) for run in scoreboard.records(tmp_path)
-    ]
-    assert found == [
-        ("01_vit", "cifar10", "full"),
-        ("01_vit", "digits", "quick"),
-        ("02_dino", "digits", "quick"),
-    ]
+def test_the_strongest_record_of_each_kind_of_data_is_shown(tmp_path):
+    def shown() -> list[tuple]:
+        runs = scoreboard.strongest(tmp_path)
+        return [(r["notebook"], r["dataset"], r["scale"], len(r["seeds"])) for r in runs]
+
+    assert shown() == []
+    assert scoreboard.strongest(tmp_path / "missing") == []
+    write(tmp_path, "digits-quick", notebook="02_dino")
+    write(tmp_path, "digits-quick")
+    assert shown() == [("01_vit", "digits", "quick", 3), ("02_dino", "digits", "quick", 3)]
+    write(tmp_path, "digits-quick-20seeds", seeds=list(range(20)))
+    assert shown()[0] == ("01_vit", "digits", "quick", 20)
+    write(tmp_path, "digits-full", scale="full")
+    assert shown()[0] == ("01_vit", "digits", "full", 3)
+    copy, real = {"dataset": "cifar10-jpeg"}, {"dataset": "cifar10"}
+    write(tmp_path, "cifar10-quick", **real)
+    assert shown()[0] == ("01_vit", "cifar10", "quick", 3)
+    write(tmp_path, "cifar10-jpeg-full-2seeds", scale="full", seeds=[0, 1], **copy)
+    assert shown()[0] == ("01_vit", "cifar10", "quick", 3)
+    write(tmp_path, "cifar10-jpeg-full", scale="full", **copy)
+    assert shown()[0] == ("01_vit", "cifar10-jpeg", "full", 3)
+    write(tmp_path, "cifar10-full", scale="full", **real)
+    assert shown()[0] == ("01_vit", "cifar10", "full", 3)
+    (tmp_path / "01_vit" / "cells-digits-4000.json").write_text("[]")
+    assert len(shown()) == 3
 
 
-def test_a_row_counts_verdicts_and_says_what_they_cost():
-    gpu = {"processor": "One", "cores": 16, "device": "cuda"}
-    runs = [
-        record("exact exact reproduced inconclusive"),
-        record("contradicted " * 12, dataset_title="CIFAR-10", machine=gpu, seconds=1799.0),
-    ]
-    head, rule, first, second = scoreboard.table(runs).splitlines()
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in (first, second)]
-    names = [name.strip() for name in head.strip("|").split("|")]
-    assert [len(row) for row in cells] == [len(names)] * 2 == [len(rule.strip("|").split("|"))] * 2
-    one, other = (dict(zip(names, row, strict=True)) for row in cells)
+def cells_of(line: str) -> list[str]:
+    return re.findall(r"<td>(.*?)</td>", line)
+
+
+def test_a_row_counts_families_by_role_on_each_kind_of_data():
     why = "notebooks/01_vit.ipynb#What-did-not-reproduce,-and-why"
-    assert one == {
-        "paper": "[01 ViT](notebooks/01_vit.ipynb)",
-        "data": "digits on photographs",
-        "scale": "quick",
-        "exact": "2",
-        "reproduced": "1",
-        "inconclusive": f"[1]({why})",
-        "contradicted": "–",
-        "seeds": "3",
-        "minutes": "1.2",
-        "on": "2 cores",
-    }
-    assert (other["contradicted"], other["exact"]) == (f"[12]({why})", "–")
-    assert (other["data"], other["minutes"], other["on"]) == ("CIFAR-10", "30.0", "cuda")
+    family = [{**claim, "id": id, "family": "p0"} for id in "xyz" for claim in claims_of("void")]
+    digits = record(
+        *claims_of("reproduced", "reproduced", "contradicted", "void"),
+        *family,
+        *claims_of("reproduced", role="control"),
+        *claims_of("exact", "exact", role="explanation"),
+    )
+    cifar = record(
+        *claims_of("inconclusive", role="explanation"),
+        dataset="cifar10-jpeg",
+        scale="full",
+        seeds=[0, 1, 2, 3, 4],
+    )
+    other = record(*claims_of("reproduced"), notebook="02_dino", paper="DINO & co")
+    lines = scoreboard.table([digits, cifar, other]).splitlines()
+    first, second = (cells_of(line) for line in lines if line.startswith("<tr><td>"))
+    assert first == [
+        '<a href="notebooks/01_vit.ipynb">01 ViT</a>',
+        "2",
+        f'<a href="{why}">2 / 0 / 1, 1 void</a>',
+        "–",
+        "1 / 0 / 0",
+        "3",
+        "–",
+        f'<a href="{why}">0 / 1 / 0</a>',
+        "–",
+        "5, copy",
+    ]
+    assert second[0] == '<a href="notebooks/02_dino.ipynb">02 DINO &amp; co</a>'
+    assert second[1:] == ["–", "1 / 0 / 0", "–", "–", "3", "–", "–", "–", "–"]
+    head = "".join(lines[: lines.index("</thead>")])
+    assert head.count("<th>") + head.count("rowspan") == len(first)
+    assert '<th colspan="4">digits</th>' in head
+
+
+def test_chance_is_told():
+    run = record(*claims_of(*["reproduced"] * 40, "void", "exact"))
+    assert scoreboard.caption([run, run]).startswith("80 verdicts stand behind this table.")
+    assert "2.0 of them would say *reproduced*" in scoreboard.caption([run, run])
 
 
 def test_no_run_gives_an_empty_table():
-    assert len(scoreboard.table([]).splitlines()) == 2
+    assert "<td>" not in scoreboard.table([])
 
 
 def benchmark(**changes) -> dict:

@@ -200,7 +200,7 @@ def test_digits_are_fast_enough_to_need_no_cache():
     with scratch() as root:
         data.load("digits")
         assert not (root / "cache").exists()
-    assert time.process_time() - start < 0.5
+    assert time.process_time() - start < 1
 
 
 SLOW_IMPORTS = """

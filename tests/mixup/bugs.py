@@ -61,8 +61,8 @@ BUGS = [
     ),
     Bug(
         "mini.mixup",
-        "float(betaincinv(alpha, alpha, uniform))",
-        "max(x := float(betaincinv(alpha, alpha, uniform)), 1 - x)",
+        "float(scipy.special.betaincinv(alpha, alpha, uniform))",
+        "max(x := float(scipy.special.betaincinv(alpha, alpha, uniform)), 1 - x)",
         "lambda is folded to at least 1/2, the convention of another method",
         _lambda,
     ),

@@ -1,9 +1,13 @@
-"""Bugs planted into the training loop and the small network."""
+"""Bugs planted into the training loop, its precision, the small network, measures and probes."""
 
+from functools import partial
+
+from mini.training import metrics, probes
 from tests.planted import Bug
-from tests.training import test_models, test_training
+from tests.training import test_models, test_precision, test_probes, test_training
 
 TRAINING, MODELS, METRICS = "mini.training.loop", "mini.training.models", "mini.training.metrics"
+PRECISION, PROBES = "mini.training.precision", "mini.training.probes"
 
 BUGS = [
     Bug(
@@ -15,8 +19,8 @@ BUGS = [
     ),
     Bug(
         TRAINING,
-        "            scheduler.step()\n        row",
-        "        scheduler.step()\n        row",
+        "            scheduler.step()\n",
+        "            if done % len(batches) == 0:\n                scheduler.step()\n",
         "the schedule of steps advances once an epoch",
         test_training.test_history_has_a_row_per_epoch_with_what_was_measured,
     ),
@@ -106,10 +110,10 @@ BUGS = [
     ),
     Bug(
         METRICS,
-        "if labels.shape != logits.shape[:1]:",
-        "if len(labels) != len(logits):",
+        "labels.shape != rows.shape[:1]",
+        "len(labels) != len(rows)",
         "labels in a column are compared with every row",
-        test_training.test_accuracy_wants_one_label_a_row,
+        partial(test_training.test_measures_want_one_label_a_row, metrics.accuracy),
     ),
     Bug(
         METRICS,
@@ -117,5 +121,180 @@ BUGS = [
         "    probabilities = logits.softmax(dim=0)\n",
         "softmax over the batch instead of the classes",
         test_training.test_calibration_error_equals_its_definition,
+    ),
+    Bug(
+        TRAINING,
+        "steps = epochs * len(batches)",
+        "steps = epochs * (len(data.train.labels) // batch_size)",
+        "the schedule ends, and the training, before the last small batches",
+        test_training.test_epochs_give_the_bits_that_they_always_gave,
+    ),
+    Bug(
+        TRAINING,
+        "float(total) / seen",
+        "float(total) / len(data.train.labels)",
+        "the loss of an epoch cut short is divided by images that it never saw",
+        test_training.test_steps_end_where_they_say_and_the_schedule_with_them,
+    ),
+    Bug(
+        TRAINING,
+        "if is_over := share() > 1:",
+        "if is_over := share() >= 1 - 0.5 / (steps or 1):",
+        "the last step is left out: off by one",
+        test_training.test_steps_end_where_they_say_and_the_schedule_with_them,
+    ),
+    Bug(
+        TRAINING,
+        "            if is_over := share() > 1:\n                break\n",
+        "        is_over = share() > 1\n",
+        "a length is looked at between epochs only, and overrun by most of one",
+        test_training.test_steps_end_where_they_say_and_the_schedule_with_them,
+    ),
+    Bug(
+        TRAINING,
+        "        spent += row[",
+        "        spent = row[",
+        "the clock starts again with every epoch: a budget that never ends",
+        test_training.test_seconds_end_within_a_step_and_the_schedule_with_them,
+    ),
+    Bug(
+        TRAINING,
+        "        start, total, seen = perf_counter(), 0.0, 0\n",
+        "        total, seen = 0.0, 0\n",
+        "the clock runs on while the caller measures",
+        test_training.test_seconds_end_within_a_step_and_the_schedule_with_them,
+    ),
+    Bug(
+        TRAINING,
+        "        history.append(row | (measure(model) if measure else {}))\n",
+        "        history.append(row | (measure(model) if measure and not is_over else {}))\n",
+        "the trained network itself is not measured",
+        test_training.test_steps_end_where_they_say_and_the_schedule_with_them,
+    ),
+    Bug(
+        PRECISION,
+        "        return output.float()\n",
+        "        return output\n",
+        "losses are computed from logits of three digits",
+        test_precision.test_the_network_runs_in_bfloat16_and_nothing_else_does,
+    ),
+    Bug(
+        PRECISION,
+        "        del model.forward",
+        "        pass",
+        "the network goes on in bfloat16 after training, in every evaluation",
+        test_precision.test_the_network_runs_in_bfloat16_and_nothing_else_does,
+    ),
+    Bug(
+        PRECISION,
+        "    if not was_called:\n",
+        "    if False:\n",
+        "a training in float32 goes on record as one in bfloat16",
+        test_precision.test_layers_that_would_stay_in_float32_are_no_bfloat16,
+    ),
+    Bug(
+        PRECISION,
+        'enabled=precision == "bfloat16"',
+        "enabled=True",
+        "float32 is asked for and not given",
+        test_precision.test_a_measurement_leaves_networks_and_random_state_as_they_were,
+    ),
+    Bug(
+        PRECISION,
+        "bfloat16 / float32 for float32, bfloat16",
+        "float32 / bfloat16 for float32, bfloat16",
+        "the ratio upside down: the slower format is chosen",
+        test_precision.test_the_ratio_of_steps_is_a_median_of_turns_after_two_to_warm_up,
+    ),
+    Bug(
+        PRECISION,
+        "in turns[2:]",
+        "in turns[:2]",
+        "what is measured is how long kernels take to be chosen",
+        test_precision.test_the_ratio_of_steps_is_a_median_of_turns_after_two_to_warm_up,
+    ),
+    Bug(
+        PRECISION,
+        "copy.deepcopy(network).train()",
+        "network.train()",
+        "the networks to be trained are measured with: their running statistics are spoilt",
+        test_precision.test_a_measurement_leaves_networks_and_random_state_as_they_were,
+    ),
+    Bug(
+        PRECISION,
+        "        with torch.random.fork_rng(devices):\n            turns",
+        "        if True:\n            turns",
+        "dropout of the measurement shifts what every seed draws, on some machines only",
+        test_precision.test_a_measurement_leaves_networks_and_random_state_as_they_were,
+    ),
+    Bug(
+        PRECISION,
+        "step_ratio(networks, *inputs) < GAIN",
+        "step_ratio(networks, *inputs) > GAIN",
+        "bfloat16 where it is slower",
+        test_precision.test_the_choice_needs_a_gain_of_a_tenth,
+    ),
+    Bug(
+        PRECISION,
+        "    if not has_fast_bfloat16(device_of(networks[0])):\n",
+        "    if has_fast_bfloat16(device_of(networks[0])) is None:\n",
+        "processors without bfloat16 are timed emulating it",
+        test_precision.test_float32_where_the_processor_lacks_bfloat16,
+    ),
+    Bug(
+        PRECISION,
+        "{unit for unit, has_it in torch.cpu.get_capabilities().items() if has_it is True}",
+        "set(torch.cpu.get_capabilities())",
+        "the names of all units, those the processor lacks among them",
+        test_precision.check_what_torch_tells,
+    ),
+    Bug(
+        PROBES,
+        "StandardScaler().fit(train)",
+        "StandardScaler(with_std=False).fit(train)",
+        "features are centred but not scaled: the large ones decide",
+        test_probes.test_linear_probe_equals_scikit_learn,
+    ),
+    Bug(
+        PROBES,
+        "torch.from_numpy(scaler.transform(test))",
+        "torch.from_numpy(StandardScaler().fit_transform(test))",
+        "test rows are standardised by themselves: their own mean is looked at",
+        test_probes.test_linear_probe_equals_scikit_learn,
+    ),
+    Bug(
+        PROBES,
+        "LogisticRegression(C=c, ",
+        "LogisticRegression(C=1 / c, ",
+        "the penalty taken for its inverse",
+        test_probes.test_linear_probe_equals_scikit_learn,
+    ),
+    Bug(
+        PROBES,
+        "max_iter=steps).fit(train, train_labels",
+        "max_iter=steps).fit(test, test_labels",
+        "the probe is fitted to the test rows",
+        test_probes.test_linear_probe_equals_scikit_learn,
+    ),
+    Bug(
+        PROBES,
+        "    split = data.test if split is None else split\n",
+        "    split = data.test\n",
+        "validation images are asked for, test images are used",
+        test_probes.test_pixels_read_by_both_probes_equal_scikit_learn,
+    ),
+    Bug(
+        PROBES,
+        "knn_accuracy(alike, ",
+        "knn_accuracy(train, ",
+        "neighbours of standardised test images are sought among raw train images",
+        test_probes.test_pixels_read_by_both_probes_equal_scikit_learn,
+    ),
+    Bug(
+        PROBES,
+        "    one_label_a_row(test_features, test_labels)\n",
+        "",
+        "test labels in a column are compared with every row: an accuracy of 50",
+        partial(test_probes.test_probes_want_one_label_a_row, probes.knn_accuracy),
     ),
 ]

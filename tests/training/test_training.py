@@ -1,6 +1,7 @@
 """The training loop against steps done by hand, and the measures against scikit-learn."""
 
 import math
+from contextlib import contextmanager
 from itertools import chain
 
 import numpy as np
@@ -174,10 +175,8 @@ def trained(generator_seed: int) -> dict[str, torch.Tensor]:
 
 
 def test_same_generator_and_weights_give_the_same_bits():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    first, again, other = trained(1), trained(1), trained(2)
-    torch.set_num_threads(threads)
+    with one_thread():
+        first, again, other = trained(1), trained(1), trained(2)
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not all(torch.equal(first[name], other[name]) for name in first)
 
@@ -195,13 +194,15 @@ def small_network() -> nn.Module:
     )
 
 
-@pytest.fixture
+@contextmanager
 def one_thread():
     """With several, sums may be taken in another order."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def epochs_as_they_were(model: nn.Module, noise: data.Dataset, epochs: int, lr: float) -> list:
@@ -254,18 +255,20 @@ def equal(model: nn.Module, twin: nn.Module) -> bool:
     return all(torch.equal(*pair) for pair in pairs)
 
 
-def test_epochs_give_the_bits_that_they_always_gave(one_thread):
+def test_epochs_give_the_bits_that_they_always_gave():
     noise, reference = dataset(10), small_network()
-    rows = epochs_as_they_were(reference, noise, epochs=3, lr=0.03)
-    model, history = fitted(noise, epochs=3)
+    with one_thread():
+        rows = epochs_as_they_were(reference, noise, epochs=3, lr=0.03)
+        model, history = fitted(noise, epochs=3)
     assert equal(model, reference)
     assert not equal(model, small_network())
     assert [(row["train_loss"], row["lr"]) for row in history] == rows
 
 
-def test_steps_of_whole_epochs_are_epochs(one_thread):
+def test_steps_of_whole_epochs_are_epochs():
     noise = dataset(10)
-    (model, history), (twin, rows) = fitted(noise, epochs=2), fitted(noise, steps=6)
+    with one_thread():
+        (model, history), (twin, rows) = fitted(noise, epochs=2), fitted(noise, steps=6)
     assert equal(model, twin)
     assert [row | {"seconds": 0} for row in history] == [row | {"seconds": 0} for row in rows]
 
@@ -275,7 +278,7 @@ def test_steps_end_where_they_say_and_the_schedule_with_them():
 
     def loss(model, images, labels):
         value = model(images).square().mean() + 0 * labels.sum()
-        losses.append((float(value), len(labels)))
+        losses.append((float(value.detach()), len(labels)))
         return value
 
     def measure(model):
@@ -321,6 +324,7 @@ def trained_by_the_clock(patch: pytest.MonkeyPatch, step_seconds, seconds: float
     class Watched(SGD):
         def step(self, closure):
             rates.append(self.param_groups[0]["lr"])
+            assert len(rates) < 1000, "no end is in sight"
             clock.now += step_seconds(len(rates) - 1)
             return super().step(closure)
 
@@ -343,7 +347,7 @@ def trained_by_the_clock(patch: pytest.MonkeyPatch, step_seconds, seconds: float
     return rates, history
 
 
-def check_a_budget_of_seconds():
+def test_seconds_end_within_a_step_and_the_schedule_with_them():
     with pytest.MonkeyPatch.context() as patch:
         rates, history = trained_by_the_clock(patch, lambda step: 1.0, seconds=7.5, warmup=0.2)
     # Steps begin after 0, 1, ..., 7 of 7.5 s; measuring takes none of them.
@@ -354,10 +358,6 @@ def check_a_budget_of_seconds():
     assert rates == pytest.approx(expected)
     assert [(row["epoch"], row["steps"]) for row in history] == [(1, 3), (2, 6), (3, 8)]
     assert [row["seconds"] for row in history] == [3.0, 3.0, 2.0]
-
-
-def test_seconds_end_within_a_step_and_the_schedule_with_them():
-    check_a_budget_of_seconds()
 
 
 def test_a_machine_that_slows_down_still_ends_in_time(monkeypatch):
@@ -372,8 +372,8 @@ def test_a_machine_that_slows_down_still_ends_in_time(monkeypatch):
 
 def test_seconds_of_a_real_clock_are_met():
     history = training.fit(small_network(), dataset(40), seconds=0.3, lr=1e-3, progress=False)
-    # One step of a millisecond more, or a few where the machine is busy.
-    assert 0.3 <= sum(row["seconds"] for row in history) < 0.6
+    # One step of a millisecond more; a second or two where the machine stands still.
+    assert 0.3 <= sum(row["seconds"] for row in history) < 3
 
 
 def test_only_weights_of_linear_and_convolutional_layers_decay():
