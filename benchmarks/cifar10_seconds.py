@@ -109,9 +109,10 @@ def finish(
     **recipe,
 ) -> dict:
     """Train with `fit`, test, and tell what came of it; `seconds` were spent before."""
-    length = {"epochs": epochs} if budget is None else {"seconds": budget - seconds}
+    # One step at least, though whitening may have used up a very small budget.
+    left = None if budget is None else max(budget - seconds, 1e-3)
     start = perf_counter()
-    history = training.fit(model, dataset, progress=False, **length, **recipe)
+    history = training.fit(model, dataset, epochs=epochs, seconds=left, progress=False, **recipe)
     seconds += perf_counter() - start
     batches = math.ceil(len(dataset.train.labels) / recipe["batch_size"])
     epochs = round(history[-1]["steps"] / batches, 2)
@@ -274,6 +275,7 @@ def main() -> None:
         print("Left out: set MINI_DATA to cifar10, or to a folder of its images.")
         return
     torch.set_num_threads(args.threads)
+    torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1)  # the first one loads torch's compiler
     dataset = data.load()
     print(f"{dataset.title}, {args.threads} threads on {processor()}")
     print(f"{'':34} accuracy  mirrored  seconds  epochs  seeds", flush=True)

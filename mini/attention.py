@@ -5,9 +5,9 @@ downwards: the formula (eq. 1), which keys may be seen, and the module (3.2.2), 
 and cross-attention. `mask` is bool and True where a key may be seen, as in torch's
 `scaled_dot_product_attention`; the masks of `nn.MultiheadAttention` are the opposite (True = may
 not be seen). Differences from the paper: every projection has a bias, as in ViT and torch; d_k and
-d_v are dim/heads; the matrices of queries, keys and values lie in one (self-attention) or two
-(cross-attention); a query that may see no key gets zeros, where a softmax over nothing but -inf is
-0/0; no dropout.
+d_v are always dim/heads; the matrices of queries, keys and values lie in one (self-attention), or
+in two (cross-attention); a query that may see no key gets zeros, where a softmax over nothing but
+-inf is 0/0.
 """
 
 import math

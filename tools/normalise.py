@@ -20,6 +20,7 @@ VOLATILE_KEYS = [
 ]
 
 RUNNING_TIME = re.compile(r"(Running time: about )(\?|\d+)( s on two cores)")
+FOR_THE_SPEAKER = "*For the speaker:*"  # begins each cell with the slide mark `notes`
 TOLERANCE = 10  # seconds between the title and the measured run, rounded to 5 s
 
 

@@ -32,6 +32,7 @@ from traitlets.config import Config
 from mini.files import write_atomically
 from tools import vendor
 from tools.environment import NOTEBOOKS, ROOT
+from tools.normalise import FOR_THE_SPEAKER
 
 DECKS = ROOT / "build" / "slides"
 ASSETS = Path(__file__).resolve().parent / "deck"
@@ -89,10 +90,13 @@ def brief(node: NotebookNode) -> NotebookNode:
     """The notebook with its tables cut down to what can be read from a chair.
 
     Of a table of claims, the second line of the column "here", which says what was measured; of
-    the scoreboard, the last columns. Both stay in the notebook.
+    the scoreboard, the last columns. Both stay in the notebook. Notes no longer say that they are
+    for the speaker: a deck shows them to nobody else.
     """
     node = copy.deepcopy(node)
     for cell in node.cells:
+        if cell.metadata.get("slideshow", {}).get("slide_type") == "notes":
+            cell.source = cell.source.removeprefix(FOR_THE_SPEAKER).lstrip()
         for output in cell.get("outputs", []):
             table = output.get("data", {}).get("text/markdown", "")
             if table.startswith("| paper | data |"):

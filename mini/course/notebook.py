@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import joblib
 import numpy as np
 import torch
+from torch import nn
 
 from mini import data
 from mini.course import check, claims, records
@@ -119,6 +120,7 @@ class Run:
     def __getstate__(self) -> dict:
         """What a worker process needs: no data, which it loads by itself, and no results."""
         kept = ("name", "paper", "config", "scale", "label", "source", "device", "seeds")
+        kept += ("precision",)
         return {name: getattr(self, name) for name in kept}
 
     @property
@@ -131,6 +133,19 @@ class Run:
         names = ("n_train", "n_test", "n_validation")
         sizes = ((name, getattr(self.config, name)) for name in names if hasattr(self.config, name))
         return _drawn(self.source, tuple(sizes), seed)
+
+    def choose_precision(self, networks: nn.Module | Sequence[nn.Module], *inputs) -> str:
+        """ "bfloat16" where all `networks`, called with `inputs`, train faster in it, or "float32".
+
+        Measured at full scale only, once, before the experiments, so that all arms and seeds share
+        the answer; it is named in the record. The other scales are float32.
+        """
+        if self.scale == "full":
+            from mini.training import precision_for
+
+            self.precision = precision_for(networks, *inputs)
+        print(f"networks are trained in {self.precision}")
+        return self.precision
 
     def announce(self, *new: claims.Claim) -> None:
         """Write claims down before they are tested; each must be judged before `finish`.
@@ -210,6 +225,22 @@ class Run:
         returned.update({arm: set(measures) for arm, measures in results.items()})
         return results
 
+    def evidence(self, experiment: str | None = None) -> records.Measures:
+        """What the full record on CIFAR-10 holds of an experiment, to draw the same figures from.
+
+        CIFAR-10 itself is preferred to its lossy copy; a full run is its own evidence. `experiment`
+        may be left out where there is one. Raises ValueError if no full run is recorded.
+        """
+        if self.scale == "full":
+            print(f"{self.data.title}, {len(self.seeds)} seeds, this run")
+            return self.experiments[experiment or next(iter(self.experiments))]
+        folder, datasets = ROOT / "results", ("cifar10", "cifar10-jpeg")
+        here = [d for d in datasets if (folder / self.name / f"{d}-full.json").exists()]
+        dataset = (here or datasets)[0]
+        record = records.read(self.name, dataset, "full", folder=folder)
+        print(f"{record['dataset_title']}, {len(record['seeds'])} seeds, {record['date']}")
+        return records.load(self.name, dataset, "full", experiment, folder=folder)
+
     def _compare(self, name: str, results: Results) -> None:
         """Hold one seed against the twenty of the record."""
         record = self._record(f"quick-{claims.EVIDENCE}seeds")
@@ -262,7 +293,7 @@ class Run:
         """Changes with the function, what it calls, the settings, the data and all of `mini` but
         `mini.course`, which changes no number."""
         parts = [*sources(function).values(), repr(sorted(vars(self.config).items()))]
-        parts += [self.data.name, _digest(self.data)]
+        parts += [self.precision, self.data.name, _digest(self.data)]
         paths = sorted((ROOT / "mini").rglob("*.py"))
         parts += [path.read_text("utf-8") for path in paths if path.parent.name != "course"]
         return "".join(parts)

@@ -63,7 +63,9 @@ def closed_world(dataset: Dataset, seen: Sequence[int], *, held_out: float, seed
     pixels = train.images.float() / 255
     mean, std = pixels.mean(dim=(0, 2, 3)), pixels.std(dim=(0, 2, 3)).clamp(min=1 / 255)
     names = tuple(dataset.classes[label] for label in seen)
-    return replace(dataset, train=train, test=rest, classes=names, mean=mean, std=std)
+    return replace(
+        dataset, train=train, validation=None, test=rest, classes=names, mean=mean, std=std
+    )
 
 
 # DOC

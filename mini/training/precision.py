@@ -3,9 +3,9 @@
 With autocast (Micikevicius et al. 2018; for bfloat16, with 8 bits of precision and the range of
 float32, Kalamkar et al. 2019) convolutions and matrix products take bfloat16, weights stay float32.
 What it gains depends on the network: on a Zen 5 core with AVX512-BF16 a step of `SmallResNet` takes
-.62 to .84 of its float32 time, that of a small ViT twice as long. So it is measured, but once for
-an experiment, before it starts: arms and seeds that each measured their own steps could come out in
-different formats, and be compared.
+.6 to .8 of its float32 time, that of a small ViT more than twice as long. So it is measured, but
+once for an experiment, before it starts: arms and seeds that each measured their own steps could
+come out in different formats, and be compared.
 
     precision = training.precision_for(model, images)  # "float32" or "bfloat16": keep it on record
     training.fit(model, data, epochs=10, lr=0.01, precision=precision)
@@ -62,17 +62,20 @@ def _processor_units() -> set[str]:
 
 
 def step_ratio(
-    networks: nn.Module | Sequence[nn.Module], *inputs: Tensor, rounds: int = 9
+    networks: nn.Module | Sequence[nn.Module],
+    *inputs: Tensor,
+    rounds: int = 9,
+    at_least: float = 3.0,
 ) -> float:
     """Seconds of a forward and backward pass in bfloat16, divided by those in float32.
 
-    Medians of `rounds`, in which networks and formats take turns, so that a slow moment slows all;
-    on one thread, as experiments run. Of several networks the seconds add up. Copies do the work:
-    the networks and torch's random state stay as they are.
+    The median of `rounds`, or of as many as fit into `at_least` seconds, in which networks and
+    formats take turns, so that a slow moment slows all; on one thread, as experiments run. Of
+    several networks the seconds add up. Copies do the work: the networks and torch's random state
+    stay as they are.
     """
     networks = [copy.deepcopy(network).train() for network in _several(networks)]
     device, threads = device_of(networks[0]), torch.get_num_threads()
-    devices = [device] if device.type == "cuda" else []
 
     def seconds(precision: str) -> float:
         start = perf_counter()
@@ -85,10 +88,12 @@ def step_ratio(
             torch.cuda.synchronize(device)
         return perf_counter() - start
 
+    turns, begin = [], perf_counter()
     try:
         torch.set_num_threads(1)
-        with torch.random.fork_rng(devices):
-            turns = [[seconds(precision) for precision in PRECISIONS] for _ in range(2 + rounds)]
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            while len(turns) < 2 + rounds or perf_counter() - begin < at_least:
+                turns.append([seconds(precision) for precision in PRECISIONS])
     finally:
         torch.set_num_threads(threads)
     # The first two rounds choose kernels.

@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 import torch
 
+from mini import training
 from mini.course import notebook, records
 from mini.course.claims import Claim
 from tests.data.sample_data import complains
@@ -514,6 +515,7 @@ def test_a_function_without_a_source_is_refused_only_where_its_source_matters():
 CELL = """
 import os, sys, time
 from pathlib import Path
+from mini import training
 from mini.course import notebook, records
 
 notebook.ROOT = Path({root!r})
@@ -793,3 +795,45 @@ def test_check_shows_the_recorded_verdicts_and_holds_one_seed_against_the_gates(
         (root / "results" / "90_test" / "digits-quick.json").unlink()
         with complains("is recorded", "make notebooks NB=90_test"):
             judged([0.05])
+
+
+def test_the_precision_is_chosen_at_full_scale_once_and_is_on_record(monkeypatch):
+    monkeypatch.setattr(training, "precision_for", lambda *_: "bfloat16")
+    counted, network = Counted(), torch.nn.Linear(2, 1)
+    for scale, expected in (("quick", "float32"), ("full", "bfloat16")):
+        with course(MINI_SCALE=scale) as root:
+            if scale == "full":
+                counted.made(begin(), ARMS)
+            run = begin()
+            chosen = printed(lambda run=run: run.choose_precision(network, torch.zeros(1, 2)))
+            assert chosen == f"networks are trained in {expected}\n"
+            assert pickle.loads(pickle.dumps(run)).precision == expected
+            # What was computed in another precision is not taken for this one's.
+            assert len(counted.made(run, ARMS)) == 2 * len(run.seeds)
+            assert finished(run, root)[1]["precision"] == expected
+
+
+def test_evidence_is_the_full_record_and_a_full_run_is_its_own(monkeypatch):
+    data = notebook.data.load("digits", n_train=30, n_test=10)
+    with course() as root:
+        with complains("No run of 90_test on cifar10 at scale full is recorded"):
+            begin().evidence()
+        monkeypatch.setenv("MINI_SCALE", "full")
+        for name, seeds in (("cifar10-jpeg", 4), ("cifar10", 3)):
+            named = dataclasses.replace(data, name=name, title=name.upper())
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(notebook, "_drawn", lambda *_, named=named: named)
+                patch.setenv("MINI_SEEDS", str(seeds))
+                patch.setenv("MINI_RESULTS", "results")
+                run = begin()
+                found = run.experiment(train, ARMS)
+                assert run.evidence()["wide"] is found["wide"]
+                run.finish()
+                made = root / "results" / "90_test"
+                for path in made.glob(f"{name}-full-*seeds.*"):
+                    path.rename(made / f"{name}-full{path.suffix}")
+            monkeypatch.setenv("MINI_SCALE", "quick")
+            shown = printed(lambda: begin().evidence())
+            assert f"{name.upper()}, {seeds} seeds" in shown
+            assert begin().evidence()["wide"]["loss"].shape == (seeds,)
+            monkeypatch.setenv("MINI_SCALE", "full")

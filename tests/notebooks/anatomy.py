@@ -13,7 +13,7 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-from tools.normalise import RUNNING_TIME, agrees, rounded, stated_seconds
+from tools.normalise import FOR_THE_SPEAKER, RUNNING_TIME, agrees, rounded, stated_seconds
 
 HEADINGS = (
     "## The idea",
@@ -188,7 +188,8 @@ def check_size(node: NotebookNode) -> list[str]:
 def check_slides(node: NotebookNode) -> list[str]:
     """Each cell is marked; one with a heading of level 1 or 2 starts a slide, or is left out.
 
-    A cell without a mark would join the slide before it, and nobody would have meant it.
+    A cell without a mark would join the slide before it, and nobody would have meant it. A note for
+    the speaker says that it is one: in JupyterLab, marks do not show.
     """
     findings = []
     for index, cell in enumerate(node.cells):
@@ -197,6 +198,11 @@ def check_slides(node: NotebookNode) -> list[str]:
             findings.append(f"{_label(index)}: no slide mark; '-' joins it to the slide before")
         elif mark not in SLIDE_TYPES | {"-"}:
             findings.append(f"{_label(index)}: unknown slide mark {mark!r}")
+        is_note = cell.cell_type == "markdown" and cell.source.startswith(FOR_THE_SPEAKER)
+        if mark == "notes" and not is_note:
+            findings.append(f"{_label(index)}: a note that does not begin {FOR_THE_SPEAKER}")
+        if is_note and mark != "notes":
+            findings.append(f"{_label(index)}: for the speaker, but without the mark notes")
         starts = any(re.match(r"##? ", heading) for heading in _headings(cell))
         if (index == 0 or starts) and mark not in {"slide", "subslide", "skip"}:
             findings.append(f"{_label(index)}: a heading without a mark slide, subslide or skip")

@@ -9,6 +9,7 @@ from nbformat import v4
 
 from tests.notebooks import anatomy
 from tests.notebooks.sample_notebook import code, markdown, picture, sample, stream
+from tools.normalise import FOR_THE_SPEAKER
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -166,6 +167,9 @@ SPOILT = [
     ("slides", _mark(2, "-"), "cell 3: a heading without a mark"),
     ("slides", _mark(2, "fragment"), "cell 3: a heading without a mark"),
     ("slides", _mark(3, "slides"), "unknown slide mark"),
+    ("slides", _mark(3, "notes"), "cell 4: a note that does not begin"),
+    ("slides", _add(markdown("Say this aloud.", "notes")), "a note that does not begin"),
+    ("slides", _add(markdown(f"{FOR_THE_SPEAKER}\nSay it.", "-")), "without the mark notes"),
     ("anatomy", _replace("# Sample", "Sample"), "no title"),
     ("anatomy", _replace("arXiv:2010.11929", "arXiv"), "no arXiv id"),
     ("anatomy", _replace("notebook.start(", "begin("), "notebook.start("),
@@ -202,6 +206,7 @@ def test_check_finds(check, spoil, finding):
         ("size_of_cells", markdown("| " + "x" * 100)),
         ("size_of_cells", markdown("- [paper](https://arxiv.org/abs/2010.11929) " + "x" * 60)),
         ("tags", code("1", tags=("nbval-ignore-output", "solution"))),
+        ("slides", markdown(f"{FOR_THE_SPEAKER}\nSay this aloud.", "notes")),
     ],
 )
 def test_check_lets_pass(check, allowed):

@@ -29,7 +29,7 @@ HOSTILE = {
     "TQDM_DISABLE": "0",
     "MPLBACKEND": "Agg",
 }
-PINNED = ["digits", "quick", None, "cpu", "1", "1", "module://matplotlib_inline.backend_inline"]
+PINNED = [None, "check", None, "cpu", "1", "1", "module://matplotlib_inline.backend_inline"]
 REFUSED = """\
 import socket, subprocess, sys, urllib.request
 try:

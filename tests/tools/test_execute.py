@@ -75,10 +75,10 @@ def test_run_reports_progress_verdicts_and_leaves_the_notebooks_alone(course):
     assert lines[1].startswith("[1/1] 01_sample: done in ")
     assert lines[-2].split() == [
         *("notebook", "seconds"),
-        *("exact", "reproduced", "inconclusive", "contradicted"),
+        *("exact", "reproduced", "inconclusive", "contradicted", "void"),
     ]
     assert lines[-1].split()[0] == "01_sample"
-    assert lines[-1].split()[2:] == ["1", "1", "0", "0"]
+    assert lines[-1].split()[2:] == ["1", "1", "0", "0", "0"]
     assert course.snapshot() == before
     assert anatomy.check_executed(course.read("build/run/01_sample.ipynb")) == []
 

@@ -98,7 +98,11 @@ def check_whole(course):
         json.loads(path.read_text())
     for path in course.rglob("*.npz"):
         with np.load(path) as stored:
-            assert set(stored) == {"value", "seconds spent"}
+            names = {name for name, values in stored.items() if np.isfinite(values).all()}
+        if path.is_relative_to(course / "results"):
+            assert names == {"train_one/less/value", "train_one/more/value"}
+        else:
+            assert names == {"value", "seconds spent"}
 
 
 def forget(course):

@@ -22,6 +22,7 @@ from tests.notebooks import anatomy
 from tests.notebooks.sample_notebook import code, markdown, notebook_of, stream
 from tools import browser, slides, vendor, website
 from tools.environment import NOTEBOOKS
+from tools.normalise import FOR_THE_SPEAKER
 
 PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
 each_notebook = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
@@ -124,7 +125,7 @@ def talk(*more: nbformat.NotebookNode) -> nbformat.NotebookNode:
         marked(code("import this_is_skipped"), "skip"),
         markdown("## The idea\n\nInline $x^2$ and displayed:\n\n$$\\frac{a}{b} = c$$", "slide"),
         marked(code("print(1)", stream("α → 1\n")), "-"),
-        markdown("Say this aloud.", "notes"),
+        markdown(f"{FOR_THE_SPEAKER}\nSay this aloud.", "notes"),
         markdown("A last word.", "fragment"),
         markdown("## A figure\n\nLook at its right end.", "subslide"),
         marked(code("secret_of_the_plot()", picture(1100, 440), tags=("hide-input",)), "-"),
@@ -159,6 +160,8 @@ def test_what_a_deck_shows_and_what_it_leaves_out(parts):
     assert "<title>01 · A talk</title>" in text
     assert "secret_of_the_plot" not in text
     assert "this_is_skipped" not in text
+    assert "Say this aloud." in text
+    assert "For the speaker" not in text
     assert '<strong class="contradicted">' in text
     assert "+0.2\xa0[+0.1,\xa0+0.3],\xa0n\xa0=\xa03" in text
     assert "claimed: above 0" not in text
