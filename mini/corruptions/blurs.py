@@ -5,7 +5,6 @@ through scikit-image, OpenCV, ImageMagick and scipy, border included.
 """
 
 import numpy as np
-import scipy
 import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, interpolate, pad
@@ -25,8 +24,9 @@ def defocus(x: Tensor, radius: float, smoothing: float) -> Tensor:
     square = np.arange(-2, 3) ** 2
     disc = (square[:, None] + square <= radius**2) / 1.0
     bell = _bell(smoothing, 1)
-    kernel = scipy.signal.convolve2d(disc / disc.sum(), np.outer(bell, bell), mode="same")
-    return _convolve(x, torch.from_numpy(kernel).to(x), "reflect")
+    disc, bell = torch.from_numpy(disc / disc.sum()), torch.from_numpy(np.outer(bell, bell))
+    kernel = _convolve(disc[None, None], bell, "constant")[0, 0]
+    return _convolve(x, kernel.to(x), "reflect")
 
 
 def motion(x: Tensor, radius: int, sigma: float, angle: Tensor) -> Tensor:

@@ -135,7 +135,7 @@ class Run:
         return _drawn(self.source, tuple(sizes), seed)
 
     def choose_precision(self, networks: nn.Module | Sequence[nn.Module], *inputs) -> str:
-        """ "bfloat16" where all `networks`, called with `inputs`, train faster in it, or "float32".
+        """What `networks`, called with `inputs`, train faster in together: "bfloat16" or "float32".
 
         Measured at full scale only, once, before the experiments, so that all arms and seeds share
         the answer; it is named in the record. The other scales are float32.

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity, logsigmoid, one_hot
 
 from mini.data import Dataset, Split
+from mini.data.sets import mean_and_std
 
 
 def open_labels(labels: Tensor, seen: Sequence[int]) -> Tensor:
@@ -60,8 +61,7 @@ def closed_world(dataset: Dataset, seen: Sequence[int], *, held_out: float, seed
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     parts = order.tensor_split([len(order) - round(held_out * len(order))])
     train, rest = (Split(images[part], labels[part]) for part in parts)
-    pixels = train.images.float() / 255
-    mean, std = pixels.mean(dim=(0, 2, 3)), pixels.std(dim=(0, 2, 3)).clamp(min=1 / 255)
+    mean, std = mean_and_std(train.images)
     names = tuple(dataset.classes[label] for label in seen)
     return replace(
         dataset, train=train, validation=None, test=rest, classes=names, mean=mean, std=std

@@ -22,8 +22,8 @@ BUGS = [
     ),
     Bug(
         "mini.openset.doc",
-        "replace(dataset, train=train, test=rest, classes=names, mean=mean, std=std)",
-        "replace(dataset, train=train, test=rest, classes=names)",
+        "test=rest, classes=names, mean=mean, std=std",
+        "test=rest, classes=names",
         "images are normalised with statistics of the unseen classes too",
         check.test_the_unseen_do_not_move_mean_and_std,
     ),
