@@ -262,12 +262,14 @@ def safe(judgements: Sequence[Judgement]) -> list[str]:
 def table(judgements: Sequence[Judgement]) -> str:
     """A Markdown table: claim | paper | here (mean, 95 % interval, n seeds) | verdict.
 
-    A claim that is not the paper's begins with its role; one of a family names the headline.
+    A claim that is not the paper's begins with its role, unless "ours" stands in its source; one
+    of a family names the headline.
     """
     rows = ["| | claim | paper | here | verdict |", "|-|:-|:-|:-|:-|"]
     for j in judgements:
         c = j.claim
-        text = c.text if c.role == "paper" else f"*{c.role}:* {c.text}"
+        is_told = c.role == "paper" or (c.role == "explanation" and "ours" in c.paper.lower())
+        text = c.text if is_told else f"*{c.role}:* {c.text}"
         if c.family != c.id:
             text += f" (family {c.family})"
         verdict = f"**{j.verdict}**" + (f"<br>({j.why})" if j.why else "")

@@ -316,3 +316,16 @@ def test_a_record_of_older_claims_is_read_with_defaults():
     row = judge(claim_of("C1"), [0.1, 0.2]).as_dict()
     old = {k: v for k, v in row.items() if k not in ("role", "family", "needs", "why", "share")}
     assert Judgement.from_dict(old) == Judgement.from_dict(row)
+
+
+@pytest.mark.parametrize(
+    ("claim", "shown"),
+    [
+        (claim_of("C1"), "| a beats b |"),
+        (claim_of("C1", paper="ours"), "| a beats b | ours |"),
+        (claim_of("C1", role="explanation"), "| *explanation:* a beats b |"),
+        (claim_of("C1", paper="ours", role="control"), "| *control:* a beats b |"),
+    ],
+)
+def test_a_table_says_which_claims_are_not_the_paper_s(claim, shown):
+    assert shown in table([judge(claim, [0.1, 0.2])])
