@@ -89,9 +89,9 @@ def title(node: NotebookNode) -> str:
 def brief(node: NotebookNode) -> NotebookNode:
     """The notebook with its tables cut down to what can be read from a chair.
 
-    Of a table of claims, the second line of the column "here", which says what was measured; of
-    the scoreboard, the last columns. Both stay in the notebook. Notes no longer say that they are
-    for the speaker: a deck shows them to nobody else.
+    Of a table of claims the second line of the column "here", which says what was measured, stays
+    in the notebook. Notes no longer say that they are for the speaker: a deck shows them to nobody
+    else.
     """
     node = copy.deepcopy(node)
     for cell in node.cells:
@@ -99,10 +99,6 @@ def brief(node: NotebookNode) -> NotebookNode:
             cell.source = cell.source.removeprefix(FOR_THE_SPEAKER).lstrip()
         for output in cell.get("outputs", []):
             table = output.get("data", {}).get("text/markdown", "")
-            if table.startswith("| paper | data |"):
-                # The scoreboard without its last columns, the minutes and the machine.
-                lines = [line.rsplit("|", 3)[0] + "|" for line in table.splitlines()]
-                output.data["text/markdown"] = "\n".join(lines)
             if "| verdict |" in table:
                 table = re.sub(r"<br>\([^|\n]*\)(?= \|)", "", table)
                 # An interval is read as one word.

@@ -49,7 +49,11 @@ def table(runs: Sequence[dict]) -> str:
     notebook that says why.
     """
     wide = len(COLUMNS)
-    lines = ["<table>", "<thead>", '<tr><th rowspan="2">paper</th><th rowspan="2">exact</th>']
+    lines = [
+        '<table class="scoreboard">',
+        "<thead>",
+        '<tr><th rowspan="2">paper</th><th rowspan="2">exact</th>',
+    ]
     lines += [f'<th colspan="{wide}">{title}</th>' for title in GROUPS.values()]
     lines += ["</tr>", "<tr>", *[f"<th>{name}</th>" for _ in GROUPS for name in COLUMNS], "</tr>"]
     lines += ["</thead>", "<tbody>"]
