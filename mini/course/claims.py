@@ -93,7 +93,10 @@ class Claim:
     @property
     def key(self) -> tuple:
         """What a record's verdict is about: where it differs, the record is of another claim."""
-        return (self.id, self.kind, self.line, self.margin, self.role, self.family, self.needs)
+        return (
+            *(self.id, self.kind, self.line, self.margin, self.role, self.family, self.needs),
+            *(self.share, self.bounds, self.denies),
+        )
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from mini.files import write_atomically
 
 Row = dict  # of one arm and seed: measure -> number or array, or, passed on only, a dict of tensors
 SEPARATOR = "//"  # between a measure and an entry of it, in a file
+NOT_KEPT = "_not kept"  # in a row that was read from a record
 
 
 class Results(dict):
@@ -29,6 +30,7 @@ class Results(dict):
 
     def __init__(self, rows: dict[str, list[Row]], seeds: Sequence[int]):
         self.rows, self.seeds = rows, tuple(seeds)
+        self.fingerprint = ""  # of the code, settings and options that made them
         super().__init__({arm: _stacked(found) for arm, found in rows.items()})
 
     def given(self, seed: int) -> dict[str, Row]:
@@ -138,6 +140,13 @@ def _call(
     start = time.perf_counter()
     threads = torch.get_num_threads()
     stage = {} if given is None else {"given": given}
+    for name, row in (given or {}).items():
+        if NOT_KEPT in row:
+            raise ValueError(
+                f"Seed {seed} of {name!r} comes from a record, which does not keep what is passed "
+                f"on ({', '.join(row[NOT_KEPT])}), and {arm!r} needs it: take that record out of "
+                "results/ to run the seed again."
+            )
     try:
         torch.set_num_threads(1)
         flat = _flattened(function(seed, **stage, **options))
@@ -149,12 +158,16 @@ def _call(
 
 
 def keep(
-    kept: Path, fingerprint: str, arm: str, seed: int, options: dict, row: Row, seconds: float
+    place: tuple[Path, str, str, int, dict], row: Row, lost: Sequence[str], seconds: float
 ) -> None:
-    """Put the result of a call, which took `seconds`, where `run_all` looks for it."""
-    path = _place(kept, fingerprint, arm, seed, options)
+    """Put the result of a call, which took `seconds`, where `run_all` looks for it.
+
+    `place` is the folder, the fingerprint, the arm, the seed and the options; `lost` names what the
+    call also passed on, and what is not in `row`.
+    """
+    path = _place(*place)
     if not path.exists():
-        _write(path, _flattened(row), seconds)
+        _write(path, _flattened(row | ({NOT_KEPT: list(lost)} if lost else {})), seconds)
 
 
 def _place(kept: Path, fingerprint: str, arm: str, seed: int, options: dict) -> Path:

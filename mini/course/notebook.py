@@ -113,6 +113,7 @@ class Run:
         self.experiments: dict[str, Results] = {}
         self._returned: dict[str, dict[str, set[str]]] = {}  # measures, before a cell adds its own
         self._fingerprints: dict[str, str] = {}
+        self._passed_on: dict[str, list[str]] = {}
         self._sittings: list[dict] = []
         self._compared = 0
         self._started, self._saved_seconds = time.perf_counter(), 0.0
@@ -201,7 +202,7 @@ class Run:
         kept, fingerprint = None, ""
         if self.scale == "full":
             kept = ROOT / "build" / "progress" / self.name / self.data.name
-            fingerprint = self._fingerprint(function)
+            fingerprint = self._fingerprint(function) + ("" if given is None else given.fingerprint)
             self._fingerprints[name] = hashlib.sha256(fingerprint.encode()).hexdigest()
             self._take_over(name, arms, kept, fingerprint)
 
@@ -217,6 +218,10 @@ class Run:
 
         results, saved = once(self.seeds, arms, given)
         results.again = again
+        key = f"{fingerprint}{sorted(arms.items())!r}"
+        results.fingerprint = hashlib.sha256(key.encode()).hexdigest()
+        first = (rows[0] for rows in results.rows.values())
+        self._passed_on[name] = sorted({key for row in first for key in row if key[0] == "_"})
         self._saved_seconds += saved
         if self.scale == "check":
             self._compare(name, results)
@@ -282,11 +287,11 @@ class Run:
                 continue
             found = records.load(self.name, self.data.name, scale, name, folder=folder)
             calls = len(record["seeds"]) * sum(len(a) for a in record["experiments"].values())
-            seconds = record["seconds"] * self.workers / calls
+            seconds, lost = record["seconds"] * self.workers / calls, record["passed_on"][name]
             for place, seed in enumerate(record["seeds"]):
                 for arm in arms.keys() & found.keys():
                     row = {key: v[place] for key, v in found[arm].items() if place < len(v)}
-                    keep(kept, fingerprint, arm, seed, arms[arm], row, seconds)
+                    keep((kept, fingerprint, arm, seed, arms[arm]), row, lost, seconds)
             self._sittings += [s for s in record["sittings"] if s not in self._sittings]
 
     def _fingerprint(self, function: Callable) -> str:
@@ -398,6 +403,7 @@ class Run:
             | {name: version(name) for name in ("torch", "torchvision", "numpy", "scipy")},
             "claims": [judgement.as_dict() for judgement in self.judgements.values()],
             "fingerprints": self._fingerprints,
+            "passed_on": self._passed_on,
         }
         if len(self.seeds) >= claims.EVIDENCE:
             measured = {

@@ -1,8 +1,8 @@
 """Handwritten digits on photographs, or plain: the data sets that need no download.
 
 The recipe is MNIST-M's (Ganin & Lempitsky 2015, "Unsupervised Domain Adaptation by
-Backpropagation", section 4.1): every channel is |photo - digit|, so that neither colour nor
-brightness tells stroke from background. Here the digits are scikit-learn's 1,797 (8x8, from the
+Backpropagation", section 4.1): every channel is |photo - digit|, so that no one colour or
+brightness is that of every stroke. Here the digits are scikit-learn's 1,797 (8x8, from the
 UCI optical recognition set), enlarged and jittered, and the photographs its two samples. Plain
 digits are the same strokes, white, on black instead of a photograph.
 

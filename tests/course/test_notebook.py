@@ -837,3 +837,33 @@ def test_evidence_is_the_full_record_and_a_full_run_is_its_own(monkeypatch):
             assert f"{name.upper()}, {seeds} seeds" in shown
             assert begin().evidence()["wide"]["loss"].shape == (seeds,)
             monkeypatch.setenv("MINI_SCALE", "full")
+
+
+def noted(seed: int, *, given: dict, of: str) -> dict:
+    return {"bias": given[of]["bias"]}
+
+
+def test_a_change_in_an_earlier_stage_reaches_what_is_kept_of_a_later_one():
+    with course(MINI_SCALE="full"):
+        for width in (3, 5, 3):
+            run = begin()
+            teachers = run.experiment(teach, {"wide": {"width": width}})
+            found = run.experiment(noted, {"a": {"of": "wide"}}, given=teachers)
+            np.testing.assert_array_equal(found["a"]["bias"], teachers["wide"]["bias"])
+
+
+def test_what_a_record_does_not_keep_is_missed_with_a_sentence():
+    """Two seeds of both stages, recorded; then, from the record, a new arm of the second stage."""
+    students = {"a": {"of": "wide"}}
+    with course(MINI_SCALE="full", MINI_SEEDS="2") as root, pytest.MonkeyPatch.context() as patch:
+        run = begin()
+        run.experiment(noted, students, given=run.experiment(teach, ARMS))
+        run.finish()
+        shutil.rmtree(root / "build")
+        patch.delenv("MINI_SEEDS")
+        run = begin()
+        teachers = run.experiment(teach, ARMS)
+        found = run.experiment(noted, students, given=teachers)
+        np.testing.assert_array_equal(found["a"]["bias"], teachers["wide"]["bias"])
+        with complains("Seed 0 of 'narrow' comes from a record", "_note, _weights", "'b' needs it"):
+            run.experiment(learn, {"b": {"of": "wide"}}, given=teachers, name="more")

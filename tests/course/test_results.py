@@ -38,6 +38,7 @@ MEASURED = {
     "precision": str,
     "sittings": list,
     "fingerprints": dict,
+    "passed_on": dict,
     "experiments": dict,
     "measures": str,
     "left_out": list,
@@ -151,7 +152,7 @@ def gate_problems(folder: Path) -> list[str]:
     least 20: the same claim with the same settings, and safe by `mini.course.claims.safe`.
     """
     problems = []
-    for path in sorted(folder.glob("*/digits-quick.json")):
+    for path in sorted(folder.glob("*/*digits-quick.json")):
         record = read(path)
         gated = [claim for claim in record["claims"] if claim["gated"] and claim["kind"] != "exact"]
         pattern = re.compile(rf"{re.escape(path.stem)}-(\d+)seeds\.json")
@@ -211,7 +212,7 @@ def key_problems(folder: Path) -> list[str]:
     A record of before roles were kept is compared by what it has.
     """
     problems = []
-    for path in sorted(folder.glob("[0-9][0-9]_*/digits-quick.json")):
+    for path in sorted(folder.glob("[0-9][0-9]_*/*digits-quick.json")):
         committed = keys(read(path))
         for other in record_paths(folder):
             if other.parent == path.parent:
@@ -426,6 +427,7 @@ MORE = {
     "precision": "float32",
     "sittings": [{"seeds": [0, 1, 2], "date": "2026-01-31", "machine": {}}],
     "fingerprints": {},
+    "passed_on": {},
     "experiments": {"train_one": ["a", "b"]},
     "measures": "0" * 64,
     "left_out": [],
