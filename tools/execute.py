@@ -146,6 +146,15 @@ def table(outcomes: list[Outcome]) -> str:
     return "\n".join(lines)
 
 
+def same_measures(one: Path, other: Path) -> bool:
+    """Whether two records have the same measures beside them, or none."""
+    contents = [
+        path.with_suffix(".npz").read_bytes() if path.with_suffix(".npz").exists() else None
+        for path in (one, other)
+    ]
+    return contents[0] == contents[1]
+
+
 def adopt(outcome: Outcome) -> None:
     """Put a successful run in the place of the committed notebook and its committed JSON.
 
@@ -159,7 +168,8 @@ def adopt(outcome: Outcome) -> None:
         seconds = outcome.result["seconds"]
         found = {key: outcome.result[key] for key in outcome.result if key not in PASSING_KEYS}
         found_before = {key: before[key] for key in before if key not in PASSING_KEYS}
-        if found != found_before or moved(before.get("seconds"), seconds):
+        is_whole = same_measures(outcome.result_path, committed)
+        if found != found_before or not is_whole or moved(before.get("seconds"), seconds):
             records.copy(outcome.result_path, committed)
         else:
             seconds = before["seconds"]

@@ -79,19 +79,22 @@ def beyond(value: np.ndarray, ends: tuple[np.ndarray, np.ndarray]) -> np.ndarray
 
 
 def kinds_of(values: np.ndarray, images: int) -> np.ndarray:
-    """For each measure the first of `KINDS` on which none of its own values `[..., n]` is an alarm
-    for the others, as an index `[...]`; -1 where all of them give one."""
+    """For each measure, of the `KINDS` on which none of its own values `[..., n]` is an alarm for
+    the others, that with the narrowest limits, as an index `[...]`; -1 where all give an alarm."""
     values = np.asarray(values, dtype=np.float64)
     n = values.shape[-1]
     others = np.array([[i for i in range(n) if i != left_out] for left_out in range(n)])
-    chosen = np.full(values.shape[:-1], -1)
-    for index, kind in reversed(list(enumerate(KINDS))):
+    chosen, narrowest = np.full(values.shape[:-1], -1), np.full(values.shape[:-1], np.inf)
+    for index, kind in enumerate(KINDS):
         scale = Scale(kind, images)
         possible = scale.allows(values)
         # What a scale does not allow is replaced by something that it does.
         shown = np.where(possible[..., None], values, 0.5)
         alarms = beyond(shown, limits(shown[..., others], scale)) != 0
-        chosen = np.where(possible & ~alarms.any(axis=-1), index, chosen)
+        low, high = limits(shown, scale)
+        is_best = possible & ~alarms.any(axis=-1) & (high - low < narrowest)
+        chosen = np.where(is_best, index, chosen)
+        narrowest = np.where(is_best, high - low, narrowest)
     return chosen
 
 
@@ -148,7 +151,7 @@ def compare(
         for measure in measures
         if measure not in recorded.get(arm, {})
     ]
-    asked = [(arm, measure) for arm, measures in kinds.items() for measure in measures]
+    asked = [(arm, measure) for arm in found for measure in kinds.get(arm, {})]
     findings += [
         f"{arm} / {measure}: is in the record of twenty seeds, but was not measured"
         for arm, measure in asked

@@ -5,6 +5,7 @@ of paired differences where there is a baseline. With no effect, "reproduced" co
 all runs. A claim is void, whatever its numbers say, where a control that it needs did not hold.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 
@@ -36,7 +37,7 @@ class Claim:
 
     `role`: "paper" (the paper said it, and the comparison is the paper's), "explanation" (ours: it
     tests a "because"), or "control" (must come out so, or the experiment is void). A claim that
-    states none has the second if it names "ours" as its source, and the first otherwise.
+    states none has the second if its source is "ours" or in parentheses, and the first otherwise.
     `family` is the id of the family's headline, whose verdict counts for all claims that share
     its arms and its question; `needs` are the ids of the controls without which it is void.
     `share`: the measure is a share of test images, or a difference of two shares; `bounds` are
@@ -64,12 +65,12 @@ class Claim:
             raise ValueError(f"{self.id}: kind={self.kind!r}, expected one of {', '.join(KINDS)}.")
         if self.kind in ("exact", "equivalent") and not (self.margin and self.margin > 0):
             raise ValueError(f"{self.id}: a claim of kind {self.kind!r} must state margin > 0.")
-        ours = "ours" in self.paper.lower()
+        ours = re.search(r"\bours\b|^\(.*\)$", self.paper, re.IGNORECASE)
         values = {
             "role": self.role or ("explanation" if ours else "paper"),
             "family": self.family or self.id,
             "needs": (self.needs,) if isinstance(self.needs, str) else tuple(self.needs),
-            "bounds": self.bounds and (float(self.bounds[0]), float(self.bounds[1])),
+            "bounds": self.bounds and tuple(map(float, self.bounds)),
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
@@ -77,7 +78,9 @@ class Claim:
             raise ValueError(f"{self.id}: role={self.role!r}, expected one of {', '.join(ROLES)}.")
         if self.id in self.needs:
             raise ValueError(f"{self.id} cannot need itself: name the controls it rests on.")
-        if self.bounds and not (self.bounds[0] < self.bounds[1] and not self.share):
+        if self.bounds and (
+            len(self.bounds) != 2 or not (self.bounds[0] < self.bounds[1] and not self.share)
+        ):
             raise ValueError(
                 f"{self.id}: bounds={self.bounds}: expected (smallest, largest), and none for a "
                 "share, which has its own."
@@ -249,7 +252,11 @@ def headlines(judgements: Iterable[Judgement]) -> list[Judgement]:
 
 
 def expected_false(judgements: Iterable[Judgement]) -> float:
-    """How many verdicts "reproduced" are to be expected if every truth lay just on its line."""
+    """How many verdicts "reproduced" the chance of the seeds alone lets one expect, if every truth
+    lay just on the edge of its claim (its line, or its line and margin) and the noise is normal.
+
+    The draw of the data, where all seeds share one, comes on top.
+    """
     return FALSE_RATE * sum(j.claim.kind != "exact" and j.verdict != "void" for j in judgements)
 
 
@@ -265,13 +272,13 @@ def safe(judgements: Sequence[Judgement]) -> list[str]:
 def table(judgements: Sequence[Judgement]) -> str:
     """A Markdown table: claim | paper | here (mean, 95 % interval, n seeds) | verdict.
 
-    A claim that is not the paper's begins with its role, unless "ours" stands in its source; one
-    of a family names the headline.
+    A claim begins with its role where its source does not tell it; one of a family names the
+    headline.
     """
     rows = ["| | claim | paper | here | verdict |", "|-|:-|:-|:-|:-|"]
     for j in judgements:
         c = j.claim
-        is_told = c.role == "paper" or (c.role == "explanation" and "ours" in c.paper.lower())
+        is_told = c.role == Claim(c.id, c.text, c.paper, c.measure).role
         text = c.text if is_told else f"*{c.role}:* {c.text}"
         if c.family != c.id:
             text += f" (family {c.family})"

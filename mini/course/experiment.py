@@ -1,5 +1,6 @@
 """Every arm with every seed: one process a call, one thread a process, and nothing done twice."""
 
+import contextlib
 import hashlib
 import inspect
 import os
@@ -18,6 +19,7 @@ from tqdm import tqdm
 from mini.files import write_atomically
 
 Row = dict  # of one arm and seed: measure -> number or array, or, passed on only, a dict of tensors
+CONSTANTS = (bool, int, float, str, tuple, list, dict)
 SEPARATOR = "//"  # between a measure and an entry of it, in a file
 NOT_KEPT = "_not kept"  # in a row that was read from a record
 
@@ -42,9 +44,18 @@ class Results(dict):
 
 
 def _stacked(rows: list[Row]) -> dict[str, np.ndarray]:
-    """The measures of all seeds side by side, without those that are only passed on."""
-    kept = [key for key in rows[0] if not key.startswith("_")]
-    return {key: np.stack([row[key] for row in rows if key in row]) for key in kept}
+    """The measures of all seeds side by side, without those that are only passed on.
+
+    What a record did not keep of some seeds is there for the first one only. Raises ValueError for
+    a measure that some seeds did not return.
+    """
+    stacked = {}
+    for key in dict.fromkeys(key for row in rows for key in row if not key.startswith("_")):
+        without = [row for row in rows if key not in row]
+        if any(key not in row.get(NOT_KEPT, ()) for row in without):
+            raise ValueError(f"Some seeds did not return the measure {key!r}: return it with each.")
+        stacked[key] = np.stack([row[key] for row in (rows[:1] if without else rows)])
+    return stacked
 
 
 def run_all(
@@ -64,6 +75,10 @@ def run_all(
     found in the folder `kept`, where each result is stored under `fingerprint` and its options.
     The file that MINI_PROGRESS names, if any, says how far it is: "calls done, calls in all".
     """
+    if given is not None and not isinstance(given, Results):
+        raise ValueError("given= is not what an experiment returned: pass its results as they are.")
+    if not arms:
+        raise ValueError("There is no arm to run: name at least one.")
     calls = [
         joblib.delayed(_call)(
             function, seed, arm, options, kept, fingerprint, given and given.given(seed)
@@ -91,7 +106,8 @@ def run_all(
 
 
 def sources(function: Callable, found: dict[str, str] | None = None) -> dict[str, str]:
-    """The source of `function` and of the functions beside it that it calls, by name."""
+    """The source of `function`, of the functions and classes beside it that it uses, and the
+    constants (numbers, text, tuples, lists and dicts), by name."""
     found = {} if found is None else found
     try:
         found[function.__qualname__] = inspect.getsource(function)
@@ -100,10 +116,15 @@ def sources(function: Callable, found: dict[str, str] | None = None) -> dict[str
         raise ValueError(
             f"The source of {function!r} cannot be read: define it with def in a cell or file."
         ) from None
-    for other in [*used.globals.values(), *used.nonlocals.values()]:
-        is_beside = inspect.isfunction(other) and other.__module__ == function.__module__
-        if is_beside and other.__qualname__ not in found:
+    for name, other in [*used.globals.items(), *used.nonlocals.items()]:
+        is_beside = getattr(other, "__module__", None) == function.__module__
+        if inspect.isfunction(other) and is_beside and other.__qualname__ not in found:
             sources(other, found)
+        elif inspect.isclass(other) and is_beside:
+            with contextlib.suppress(OSError, TypeError):
+                found[other.__qualname__] = inspect.getsource(other)
+        elif isinstance(other, CONSTANTS):
+            found[name] = repr(other)
     return found
 
 
@@ -185,8 +206,14 @@ def _flattened(row: Mapping[str, object]) -> dict[str, np.ndarray]:
 
     Raises ValueError for a dict that is not passed on only, or what is no array of numbers or text.
     """
+    if not isinstance(row, Mapping):
+        raise ValueError(
+            f"An experiment's function returned {type(row).__name__}: return a dict of measures."
+        )
     flat = {}
     for key, value in row.items():
+        if SEPARATOR in key:
+            raise ValueError(f"The measure {key!r} has {SEPARATOR} in its name: leave it out.")
         if isinstance(value, Mapping):
             if not key.startswith("_"):
                 raise ValueError(

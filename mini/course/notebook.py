@@ -29,7 +29,7 @@ from mini import data
 from mini.course import check, claims, records
 from mini.course.experiment import Results, keep, run_all, sources
 from mini.data import Dataset
-from mini.files import ROOT
+from mini.files import ROOT, write_atomically
 
 if TYPE_CHECKING:  # worker processes import this module too, and show nothing
     from IPython.display import Markdown
@@ -114,6 +114,7 @@ class Run:
         self._returned: dict[str, dict[str, set[str]]] = {}  # measures, before a cell adds its own
         self._fingerprints: dict[str, str] = {}
         self._passed_on: dict[str, list[str]] = {}
+        self._options: dict[str, dict[str, str]] = {}
         self._sittings: list[dict] = []
         self._compared = 0
         self._started, self._saved_seconds = time.perf_counter(), 0.0
@@ -144,7 +145,11 @@ class Run:
         if self.scale == "full":
             from mini.training import precision_for
 
-            self.precision = precision_for(networks, *inputs)
+            note = ROOT / "build" / "progress" / self.name / self.data.name / "precision"
+            if not note.exists():  # a run that is resumed goes on as it began
+                chosen = precision_for(networks, *inputs).encode()
+                write_atomically(note, lambda file: file.write(chosen))
+            self.precision = note.read_text().strip()
         print(f"networks are trained in {self.precision}")
         return self.precision
 
@@ -154,12 +159,14 @@ class Run:
         Raises ValueError for an id that is taken, a family whose headline is not announced with
         its first claim, and a control that is unknown or is no control.
         """
-        known = self.claims | {claim.id: claim for claim in new}
+        known = {claim.id: claim for claim in new} | self.claims
         for claim in new:
-            if claim.id in self.judgements:
-                raise ValueError(f"{claim.id} is judged already: a claim comes before its run.")
-            if self.claims.get(claim.id, claim) != claim:
+            if known[claim.id] != claim or sum(other.id == claim.id for other in new) > 1:
                 raise ValueError(f"{claim.id} is announced already: give each claim its own id.")
+            if claim.id not in self.claims and claim.kind != "exact" and self.experiments:
+                raise ValueError(
+                    f"{claim.id} comes after an experiment: announce it before, in a fresh kernel."
+                )
             headline = known.get(claim.family)
             if headline is None or headline.family != headline.id or headline.role != claim.role:
                 raise ValueError(
@@ -173,6 +180,7 @@ class Run:
                     )
         for claim in new:
             self.claims[claim.id] = claim
+            self.judgements.pop(claim.id, None)  # the cell is run again
             print(f"{claim.id:4} {claim.text}")
 
     def experiment(
@@ -192,13 +200,22 @@ class Run:
 
         On a CPU the calls run in separate processes with one thread each, which is faster than
         threads and gives the same numbers for any count of cores. At full scale each call's result
-        is kept in build/progress/ until the function, what it calls, or a setting changes, so that
-        a killed run resumes; seeds of an earlier record made by the same code are taken from there.
-        At the scale `check` every scalar measure is compared with the twenty seeds of the record:
-        AssertionError names those that are beyond. Raises ValueError if there is no source of the
-        function to tell a change by, or no record to compare with.
+        is kept in build/progress/ until the function, what it uses beside it, or a setting
+        changes, so that a killed run resumes; seeds of an earlier record made by the same code are
+        taken from there. At the scale `check` every scalar measure is compared with the twenty
+        seeds of the record: AssertionError names those that are beyond. Raises ValueError if there
+        is no source of the function to tell a change by, no record to compare with, or if an arm
+        was run under this name with other options (but at quick scale, where cells are run again).
         """
         name = name or getattr(function, "__name__", "experiment")
+        options = self._options.setdefault(name, {})
+        for arm in arms:
+            if options.get(arm, repr(arms[arm])) != repr(arms[arm]) and self.scale != "quick":
+                raise ValueError(
+                    f"{name!r} was run with {arm!r} before, and other options: give this "
+                    "experiment a name= of its own."
+                )
+            options[arm] = repr(arms[arm])
         kept, fingerprint = None, ""
         if self.scale == "full":
             kept = ROOT / "build" / "progress" / self.name / self.data.name
@@ -238,7 +255,11 @@ class Run:
         """
         if self.scale == "full":
             print(f"{self.data.title}, {len(self.seeds)} seeds, this run")
-            return self.experiments[experiment or next(iter(self.experiments))]
+            names = [experiment] if experiment else list(self.experiments)
+            if len(names) != 1 or names[0] not in self.experiments:
+                known = ", ".join(self.experiments) or "none yet"
+                raise ValueError(f"experiment={experiment!r}: expected one of {known}.")
+            return self.experiments[names[0]]
         folder, datasets = ROOT / "results", ("cifar10", "cifar10-jpeg")
         here = [d for d in datasets if (folder / self.name / f"{d}-full.json").exists()]
         dataset = (here or datasets)[0]
@@ -266,6 +287,17 @@ class Run:
         if findings:
             raise AssertionError(f"{name}: " + "\n".join(findings))
 
+    def _not_compared(self) -> list[str]:
+        """Measures that the record of twenty seeds names as not comparable; AssertionError for an
+        experiment or an arm that it has and this run has not."""
+        if not self.experiments:
+            return []
+        record = self._record(f"quick-{claims.EVIDENCE}seeds")
+        for name, arms in record["experiments"].items():
+            if lost := [arm for arm in arms if arm not in self._returned.get(name, {})]:
+                raise AssertionError(f"{name}: twenty seeds have {', '.join(lost)}, this run not.")
+        return record["dropped"]
+
     def _record(self, scale: str) -> dict:
         """A record of this notebook on this data, or the sentence that says how to make it."""
         try:
@@ -290,14 +322,22 @@ class Run:
             seconds, lost = record["seconds"] * self.workers / calls, record["passed_on"][name]
             for place, seed in enumerate(record["seeds"]):
                 for arm in arms.keys() & found.keys():
-                    row = {key: v[place] for key, v in found[arm].items() if place < len(v)}
-                    keep((kept, fingerprint, arm, seed, arms[arm]), row, lost, seconds)
+                    if record["options"][name][arm] != repr(arms[arm]):
+                        continue
+                    measures = {k: found[arm].get(k, ()) for k in record["returned"][name][arm]}
+                    row = {key: v[place] for key, v in measures.items() if place < len(v)}
+                    missing = [*lost, *(measures.keys() - row.keys())]
+                    keep((kept, fingerprint, arm, seed, arms[arm]), row, missing, seconds)
             self._sittings += [s for s in record["sittings"] if s not in self._sittings]
 
     def _fingerprint(self, function: Callable) -> str:
         """Changes with the function, what it calls, the settings, the data and all of `mini` but
         `mini.course`, which changes no number."""
-        parts = [*sources(function).values(), repr(sorted(vars(self.config).items()))]
+        parts = [
+            *sources(function).values(),
+            *sources(seeded).values(),
+            repr(sorted(vars(self.config).items())),
+        ]
         parts += [self.precision, self.data.name, _digest(self.data)]
         paths = sorted((ROOT / "mini").rglob("*.py"))
         parts += [path.read_text("utf-8") for path in paths if path.parent.name != "course"]
@@ -317,12 +357,20 @@ class Run:
         claim = self.claims[id]
         if missing := [need for need in claim.needs if need not in self.judgements]:
             raise ValueError(f"{id} needs {', '.join(missing)}: judge controls first.")
+        if claim.kind != "exact" and np.shape(ours) != (len(self.seeds),):
+            raise ValueError(
+                f"{id}: values of shape {np.shape(ours)} for {len(self.seeds)} seed(s): give one "
+                "number for each."
+            )
         failed = [n for n in claim.needs if self.judgements[n].verdict not in claims.HELD]
         images = len(self.data.test.labels)
         judgement = claims.judge(claim, ours, baseline, images=images, failed=failed)
         if self.scale == "check" and claim.kind != "exact":
             judgement = self._recorded_judgement(judgement)
         self.judgements[id] = judgement
+        for other in self.claims.values():  # what rests on it is to be judged again
+            if id in other.needs:
+                self.judgements.pop(other.id, None)
         return judgement
 
     def _recorded_judgement(self, judgement: claims.Judgement) -> claims.Judgement:
@@ -372,7 +420,11 @@ class Run:
             raise ValueError(f"Announced but never judged: {', '.join(sorted(missing))}.")
         seconds = time.perf_counter() - self._started + self._saved_seconds
         if self.scale == "check":
-            print(f"{seconds:.0f} s; {self._compared} measures are within what twenty seeds gave")
+            left = self._not_compared()
+            print(
+                f"{seconds:.0f} s; {self._compared} measures are within what twenty seeds gave"
+                + (f"; not compared: {', '.join(left)}" if left else "")
+            )
             return
         folder = "results" if self.scale == "full" else "build/results"
         folder = ROOT / (os.environ.get("MINI_RESULTS") or folder)
@@ -404,13 +456,19 @@ class Run:
             "claims": [judgement.as_dict() for judgement in self.judgements.values()],
             "fingerprints": self._fingerprints,
             "passed_on": self._passed_on,
+            "options": self._options,
+            "returned": {
+                name: {arm: sorted(keys) for arm, keys in arms.items()}
+                for name, arms in self._returned.items()
+            },
         }
         if len(self.seeds) >= claims.EVIDENCE:
             measured = {
-                name: {arm: {key: arms[arm][key] for key in keys} for arm, keys in returned.items()}
-                for (name, arms), returned in zip(
-                    self.experiments.items(), self._returned.values(), strict=True
-                )
+                name: {
+                    arm: {key: values for key, values in arms[arm].items() if key in returned}
+                    for arm, returned in self._returned[name].items()
+                }
+                for name, arms in self.experiments.items()
             }
             kinds, dropped = check.gates(measured, record["images"])
             record |= {"gates": kinds, "dropped": dropped}

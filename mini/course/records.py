@@ -104,7 +104,10 @@ def save(path: Path, record: dict, experiments: Mapping[str, Measures]) -> dict:
         for arm, measures in arms.items()
         for measure, values in measures.items()
     }
-    left_out = []
+    left_out = [
+        " / ".join(map(unquote, key.split("/"))) for key, a in arrays.items() if a.dtype == object
+    ]
+    arrays = {key: array for key, array in arrays.items() if array.dtype != object}
     while len(content := _npz(arrays)) > MAX_BYTES:
         largest = max(arrays, key=lambda key: arrays[key].nbytes)
         del arrays[largest]
@@ -142,8 +145,8 @@ def verdicts(record: dict) -> str:
 
 def _compact(values: np.ndarray) -> np.ndarray:
     """A measure `[seeds, ...]` as it is kept."""
-    values = np.asarray(values)
-    if values.dtype.kind == "U" or values[0].size <= LARGE:
+    values = np.atleast_1d(np.asarray(values))
+    if values.dtype.kind in "UO" or values[0].size <= LARGE:
         return (
             values.astype(np.float32) if values.dtype == np.float64 and values.ndim > 1 else values
         )

@@ -70,14 +70,14 @@ def table(runs: Sequence[dict]) -> str:
 
 
 def caption(runs: Sequence[dict]) -> str:
-    """One sentence: how many verdicts "reproduced" chance alone would give."""
+    """One sentence: how many verdicts "reproduced" the chance of the seeds would give."""
     judged = [judgement for run in runs for judgement in _judgements(run)]
     verdicts = [j for j in judged if j.claim.kind != "exact" and j.verdict != "void"]
     false = claims.expected_false(judged)
     return (
-        f"{len(verdicts)} verdicts stand behind this table. If every effect lay just on the line "
-        f"of its claim, {false:.1f} of them would say *reproduced* all the same: that many may be "
-        "false."
+        f"{len(verdicts)} verdicts stand behind this table. If every effect lay just on the edge "
+        f"of its claim, with normal noise, {false:.1f} of them would be expected to say "
+        "*reproduced* by the chance of the seeds alone; the draw of the data comes on top."
     )
 
 

@@ -102,6 +102,7 @@ def test_a_measure_is_transformed_or_dropped_by_its_own_seeds():
             "arm": {
                 "accuracy": draw.binomial(N, 0.9, 20) / N,
                 "loss": skewed,
+                "near one": 1 - np.array([0] * 9 + [1] * 6 + [2] * 3 + [4, 7]) / N,
                 "difference": draw.normal(size=20),
                 "odd": one_far_off,
                 "curve": draw.normal(size=(20, 3)) * [1, 1, -1],
@@ -115,8 +116,8 @@ def test_a_measure_is_transformed_or_dropped_by_its_own_seeds():
     kinds, dropped = check.gates(experiments, N)
     assert kinds == {
         "train": {
-            "arm": {"accuracy": "share", "loss": "positive", "difference": "plain"}
-            | {"curve, end": "plain"}
+            "arm": {"accuracy": "plain", "loss": "positive", "difference": "plain"}
+            | {"curve, end": "plain", "near one": "share"}
         }
     }
     assert dropped == ["train / arm / odd"]
@@ -265,6 +266,6 @@ def test_without_twenty_seeds_there_is_no_check(recorded):
 def test_the_record_of_twenty_seeds_names_the_scale_of_each_measure(recorded):
     path = recorded / "results" / "90_test" / "digits-quick-20seeds.json"
     record = json.loads(path.read_text())
-    assert record["gates"] == {"train": {"linear": {"accuracy": "share", "curve, end": "positive"}}}
+    assert record["gates"] == {"train": {"linear": {"accuracy": "share", "curve, end": "plain"}}}
     assert record["dropped"] == []
     assert record["images"] == 100

@@ -179,8 +179,17 @@ def test_a_claim_is_announced_once_before_it_is_judged():
         judgement = run.judge("C1", [0.9, 0.8, 0.7], [0.8, 0.7, 0.6])
         assert judgement.claim is GREATER
         assert judgement.mean == pytest.approx(0.1)
-        with complains("C1 is judged already"):
-            run.announce(GREATER)
+        run.announce(GREATER)  # the cell, run again: its verdict is open again
+        assert not run.judgements
+        twice = dataclasses.replace(GREATER, id="C3"), dataclasses.replace(EXACT, id="C3")
+        with complains("C3 is announced already"):
+            run.announce(*twice)
+        with complains("C1: values of shape (2,) for 3 seed(s)"):
+            run.judge("C1", [0.9, 0.8])
+        run.experiment(train, ARMS)
+        with complains("C4 comes after an experiment"):
+            run.announce(dataclasses.replace(GREATER, id="C4"))
+        run.announce(dataclasses.replace(EXACT, id="E4"))
 
 
 def test_finish_refuses_a_claim_that_nobody_judged():
@@ -603,6 +612,7 @@ def test_controls_are_announced_and_judged_before_what_needs_them():
         assert run.judge("K1", [0.3, -0.2, 0.1]).verdict == "inconclusive"
         assert run.judge("C1", [0.3, 0.2, 0.25]).verdict == "void"
         run.judge("K1", [0.3, 0.2, 0.25])
+        assert "C1" not in run.judgements  # what rests on a control is judged after it
         assert run.judge("C1", [0.3, 0.2, 0.25]).verdict == "reproduced"
 
 
@@ -718,25 +728,43 @@ def test_a_measure_is_a_number_an_array_or_text(row, problem):
 
 def test_a_record_may_be_made_over_several_sittings():
     """Two seeds, recorded; what is kept in build/ is lost; then all four."""
-    counted = Counted()
-    with course(MINI_SCALE="full", MINI_SEEDS="2") as root, pytest.MonkeyPatch.context() as patch:
+    calls = []
+
+    def measure(seed: int, *, width: int) -> dict:
+        calls.append((seed, width))
+        return {"value": 10 * seed + width, "map": np.full(2000, seed)}
+
+    def made(arms: dict = ARMS) -> tuple[notebook.Run, dict]:
+        calls.clear()
         run = begin()
-        assert counted.made(run, ARMS) == [(s, w) for s in range(2) for w in (2, 3)]
-        run.experiments["measure"]["wide"]["large"] = np.zeros((2, 2000))
+        return run, run.experiment(measure, arms)
+
+    with course(MINI_SCALE="full", MINI_SEEDS="2") as root, pytest.MonkeyPatch.context() as patch:
+        run, found = made()
+        assert calls == [(s, w) for s in range(2) for w in (2, 3)]
+        found["wide"]["derived"] = found["wide"]["value"] ** 2
         run.finish()
         shutil.rmtree(root / "build")
         patch.delenv("MINI_SEEDS")
-        run = begin()
-        assert counted.made(run, ARMS) == [(s, w) for s in range(2, 4) for w in (2, 3)]
+        run, found = made()
+        assert calls == [(s, w) for s in range(2, 4) for w in (2, 3)]
+        assert found["wide"]["value"].tolist() == [3, 13, 23, 33]
+        # Large arrays of later seeds are not in a record: only the first seed has one.
+        assert found["wide"]["map"].tolist() == [[0] * 2000]
         run.finish()
         record = json.loads((root / "results" / "90_test" / "digits-full.json").read_text())
         assert [sitting["seeds"] for sitting in record["sittings"]] == [[0, 1], [2, 3]]
         assert all(sitting["machine"]["processor"] for sitting in record["sittings"])
         assert record["seeds"] == [0, 1, 2, 3]
+        # An arm with other options is another one.
+        shutil.rmtree(root / "build")
+        _, found = made(ARMS | {"wide": {"width": 7}})
+        assert found["wide"]["value"].tolist() == [7, 17, 27, 37]
         # A finished record is not taken for a fresh run.
         shutil.rmtree(root / "build")
         (root / "results" / "90_test" / "digits-full-2seeds.json").unlink()
-        assert len(counted.made(begin(), ARMS)) == 8
+        made()
+        assert len(calls) == 8
 
 
 def test_another_code_takes_nothing_over():
@@ -867,3 +895,75 @@ def test_what_a_record_does_not_keep_is_missed_with_a_sentence():
         np.testing.assert_array_equal(found["a"]["bias"], teachers["wide"]["bias"])
         with complains("Seed 0 of 'narrow' comes from a record", "_note, _weights", "'b' needs it"):
             run.experiment(learn, {"b": {"of": "wide"}}, given=teachers, name="more")
+
+
+def test_a_measure_that_a_seed_lacks_is_refused():
+    def measure(seed: int) -> dict:
+        return {"a": seed} | ({"b": seed} if seed != 1 else {})
+
+    with course(), complains("Some seeds did not return the measure 'b'"):
+        begin().experiment(measure, {"arm": {}})
+
+
+@pytest.mark.parametrize("scale", ["quick", "full"])
+def test_one_name_for_two_experiments_is_refused_but_where_cells_are_run_again(scale):
+    with course(MINI_SCALE=scale):
+        run = begin()
+        run.experiment(train, ARMS)
+        run.experiment(train, ARMS)
+        run.experiment(train, {"other": {"width": 5}})
+        other = {"wide": {"width": 9}}
+        if scale == "full":
+            with complains("'train' was run with 'wide' before", "name="):
+                run.experiment(train, other)
+        else:
+            run.experiment(train, other)
+        run.experiment(train, other, name="wider")
+        assert set(run.experiments) == {"train", "wider"}
+
+
+@pytest.mark.parametrize(
+    ("call", "problem"),
+    [
+        (lambda run: run.experiment(train, {}), "no arm"),
+        (lambda run: run.experiment(train, ARMS, given={}), "given="),
+        (lambda run: run.experiment(lambda seed: seed, {"a": {}}), "returned int"),
+        (lambda run: run.experiment(lambda seed: {"a//b": 1}, {"a": {}}), "'a//b'"),
+    ],
+)
+def test_an_experiment_of_the_wrong_kind_gets_one_sentence(call, problem):
+    with course(), complains(problem):
+        call(begin())
+
+
+def test_constants_and_classes_beside_a_function_count(tmp_path):
+    def module(constant: int, width: int) -> Callable[..., dict]:
+        path = tmp_path / f"constants_{constant}_{width}.py"
+        path.write_text(
+            f"RATE = {constant}\n\n\nclass Net:\n    width = {width}\n\n\n"
+            "def measure(seed):\n    return {'width': Net.width * RATE}\n"
+        )
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        beside = importlib.util.module_from_spec(spec)
+        sys.modules[path.stem] = beside
+        spec.loader.exec_module(beside)
+        return beside.measure
+
+    with course(MINI_SCALE="full"):
+        same = begin()._fingerprint(module(1, 2))
+        assert begin()._fingerprint(module(1, 2)) == same
+        assert begin()._fingerprint(module(3, 2)) != same
+        assert begin()._fingerprint(module(1, 3)) != same
+
+
+def test_an_arm_that_the_record_has_must_be_run(monkeypatch):
+    with course(MINI_SEEDS="20", MINI_RESULTS="results"):
+        run = begin()
+        run.experiment(train, ARMS)
+        run.finish()
+        monkeypatch.setenv("MINI_SCALE", "check")
+        monkeypatch.delenv("MINI_SEEDS")
+        run = begin()
+        run.experiment(train, {"wide": ARMS["wide"]})
+        with pytest.raises(AssertionError, match="twenty seeds have narrow"):
+            run.finish()

@@ -129,7 +129,7 @@ def test_a_row_counts_families_by_role_on_each_kind_of_data():
 def test_chance_is_told():
     run = record(*claims_of(*["reproduced"] * 40, "void", "exact"))
     assert scoreboard.caption([run, run]).startswith("80 verdicts stand behind this table.")
-    assert "2.0 of them would say *reproduced*" in scoreboard.caption([run, run])
+    assert "2.0 of them would be expected to say *reproduced*" in scoreboard.caption([run, run])
 
 
 def test_no_run_gives_an_empty_table():
