@@ -10,6 +10,7 @@ import asyncio
 import atexit
 import contextlib
 import json
+import logging
 import os
 import signal
 import sys
@@ -21,6 +22,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 # jsonschema does without it; its grammar takes a second or more to build at every start.
 sys.modules["rfc3987_syntax"] = None
+# When a kernel dies, what was on its way to it ends in a traceback here; we say it in a sentence.
+logging.getLogger("tornado.general").setLevel(logging.CRITICAL)
 
 import nbformat
 from nbclient import NotebookClient
