@@ -42,7 +42,8 @@ class Claim:
     its arms and its question; `needs` are the ids of the controls without which it is void.
     `share`: the measure is a share of test images, or a difference of two shares; `bounds` are
     those of any other measure that has some. `denies`: for an equivalence the effect, in the unit
-    of the measure, whose absence is claimed. Raises ValueError where these do not fit together.
+    of the measure, whose absence is claimed. `full`: only the full run can judge it.
+    Raises ValueError where these do not fit together.
     """
 
     id: str
@@ -59,6 +60,7 @@ class Claim:
     share: bool = False
     bounds: tuple[float, float] | None = None
     denies: float | None = None
+    full: bool = False
 
     def __post_init__(self):
         if self.kind not in KINDS:

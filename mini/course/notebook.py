@@ -14,6 +14,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -260,10 +261,8 @@ class Run:
                 known = ", ".join(self.experiments) or "none yet"
                 raise ValueError(f"experiment={experiment!r}: expected one of {known}.")
             return self.experiments[names[0]]
-        folder, datasets = ROOT / "results", ("cifar10", "cifar10-jpeg")
-        here = [d for d in datasets if (folder / self.name / f"{d}-full.json").exists()]
-        dataset = (here or datasets)[0]
-        record = records.read(self.name, dataset, "full", folder=folder)
+        record = self._full_record()
+        dataset, folder = record["dataset"], ROOT / "results"
         print(f"{record['dataset_title']}, {len(record['seeds'])} seeds, {record['date']}")
         return records.load(self.name, dataset, "full", experiment, folder=folder)
 
@@ -399,10 +398,36 @@ class Run:
         print(f"{id} holds to {judgement.claim.margin:g}: {judgement.claim.text}")
 
     def table(self, *ids: str) -> "Markdown":
-        """The judged claims (or those named), with numbers: claim | paper | here | verdict."""
+        """The judged claims (or those named), with numbers: claim | paper | here | verdict.
+
+        Of a claim that only the full run can judge, the recorded verdict, marked as such.
+        """
         from IPython.display import Markdown
 
-        return Markdown(claims.table([self.judgements[id] for id in ids or self.judgements]))
+        full = [id for id, claim in self.claims.items() if claim.full and self.scale != "full"]
+        shown = [
+            self._judged_in_full(id) if id in full else self.judgements[id]
+            for id in ids or [*self.judgements, *full]
+        ]
+        return Markdown(claims.table(shown))
+
+    def _judged_in_full(self, id: str) -> claims.Judgement:
+        """What the full record says of a claim that only the full run can judge, marked as such."""
+        record = self._full_record()
+        rows = {row["id"]: row for row in record["claims"]}
+        if id not in rows:
+            raise ValueError(f"{id} is not in the full record of {self.name}: run it again.")
+        found = claims.Judgement.from_dict(rows[id])
+        if found.claim.key != self.claims[id].key:
+            return replace(found, verdict="void", why="changed since its full record")
+        where = f"recorded: {record['dataset_title']}"
+        return replace(found, why=f"{found.why}; {where}" if found.why else where)
+
+    def _full_record(self) -> dict:
+        """The full record of this notebook, on CIFAR-10 itself before its lossy copy."""
+        folder, datasets = ROOT / "results", ("cifar10", "cifar10-jpeg")
+        here = [d for d in datasets if (folder / self.name / f"{d}-full.json").exists()]
+        return records.read(self.name, (here or datasets)[0], "full", folder=folder)
 
     def verdicts(self) -> None:
         """Print the verdicts that are safe to compare strictly: exact ones, and those gated."""
@@ -416,7 +441,8 @@ class Run:
         It goes to MINI_RESULTS; else a full run's to results/, a quick one's to build/results/.
         The scale `check` writes nothing.
         """
-        if missing := self.claims.keys() - self.judgements.keys():
+        asked = {id for id, c in self.claims.items() if not c.full or self.scale == "full"}
+        if missing := asked - self.judgements.keys():
             raise ValueError(f"Announced but never judged: {', '.join(sorted(missing))}.")
         seconds = time.perf_counter() - self._started + self._saved_seconds
         if self.scale == "check":

@@ -225,8 +225,8 @@ BUGS = [
     ),
     Bug(
         "mini.course.notebook",
-        "self.claims.keys() - self.judgements.keys()",
-        "self.judgements.keys() - self.claims.keys()",
+        "asked - self.judgements.keys()",
+        "self.judgements.keys() - asked",
         "a claim that nobody judged is dropped in silence",
         run.test_finish_refuses_a_claim_that_nobody_judged,
     ),

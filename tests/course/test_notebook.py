@@ -967,3 +967,34 @@ def test_an_arm_that_the_record_has_must_be_run(monkeypatch):
         run.experiment(train, {"wide": ARMS["wide"]})
         with pytest.raises(AssertionError, match="twenty seeds have narrow"):
             run.finish()
+
+
+def test_a_claim_for_the_full_run_shows_its_recorded_verdict(monkeypatch):
+    """Announced at every scale, judged at full; elsewhere the record speaks, and says so."""
+    claim = claim_of("F1", full=True)
+    data = dataclasses.replace(notebook.data.load("digits", n_train=30, n_test=10))
+    named = dataclasses.replace(data, name="cifar10-jpeg", title="the copy")
+    with course(MINI_SCALE="full") as root, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(notebook, "_drawn", lambda *_: named)
+        run = begin()
+        run.announce(claim)
+        with complains("never judged: F1"):
+            run.finish()
+        run.judge("F1", [0.2, 0.21, 0.22, 0.23])
+        run.finish()
+        monkeypatch.setenv("MINI_SCALE", "quick")
+        run = begin()
+        run.announce(claim, GREATER)
+        run.judge("C1", [0.2, 0.21, 0.22])
+        assert "**reproduced**<br>(recorded: the copy)" in run.table().data
+        assert "recorded" not in run.table("C1").data
+        run.finish()
+        quick = root / "build" / "results" / "90_test" / "cifar10-jpeg-quick.json"
+        assert [row["id"] for row in json.loads(quick.read_text())["claims"]] == ["C1"]
+        run = begin()
+        run.announce(dataclasses.replace(claim, line=0.1))
+        assert "**void**<br>(changed since its full record)" in run.table().data
+        run = begin()
+        run.announce(claim_of("F2", full=True))
+        with complains("F2 is not in the full record"):
+            run.table()

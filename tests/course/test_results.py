@@ -46,7 +46,8 @@ MEASURED = {
     "left_out": list,
 }
 GATES = {"gates": dict, "dropped": list}  # of records of twenty seeds
-LATER = ("role", "family", "needs", "share", "bounds", "denies")  # fields that older claims lack
+# Fields that older claims lack.
+LATER = ("role", "family", "needs", "share", "bounds", "denies", "full")
 CLAIM_FIELDS = [field.name for field in dataclasses.fields(Claim)]
 
 
