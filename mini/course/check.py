@@ -1,11 +1,11 @@
 """The scale `check`: one fresh seed against twenty recorded ones, measure by measure.
 
 A strict test of a notebook trains one seed that no record holds and asks of every scalar measure,
-and of the end of every curve, whether it could be the twenty-first. Each measure is compared on the
-scale on which its own twenty values pass that question when they are left out one by one; what
-passes on none is dropped, by name. A value outside Student's t at one in a thousand is no finding
-yet: two more seeds are run, and only three values beyond the limits on the same side are one.
-Nothing is compared with a threshold that somebody chose.
+and of the end of every curve, whether it could be the twenty-first. Of the scales on which its own
+twenty values pass that question when they are left out one by one, each measure is compared on the
+one with the narrowest limits; what passes on none is dropped, by name. A value outside Student's t
+at one in a thousand is no finding yet: two more seeds are run, and only three values beyond the
+limits on the same side are one. Nothing is compared with a threshold that somebody chose.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -52,10 +52,13 @@ class Scale:
         low, high = np.min(values, axis=-1), np.max(values, axis=-1)
         return (low >= 0) & (high <= 1) if self.kind == "share" else low > -DIGIT / 2
 
-    @property
-    def narrowest(self) -> float:
-        """Half the width that limits have at least: two test images, or the printed digit."""
-        return 2 / self.images if self.kind == "share" else DIGIT
+    def narrowest(self, values: np.ndarray) -> np.ndarray:
+        """Half the width that limits have at least: two test images, or the printed digit.
+
+        On every scale alike: what may be a share is never known better than that.
+        """
+        may_be_share = Scale("share", self.images).allows(values)
+        return np.where(may_be_share, max(2 / self.images, DIGIT), DIGIT)
 
 
 def limits(values: np.ndarray, scale: Scale) -> tuple[np.ndarray, np.ndarray]:
@@ -69,7 +72,8 @@ def limits(values: np.ndarray, scale: Scale) -> tuple[np.ndarray, np.ndarray]:
     factor = scipy.special.stdtrit(n - 1, 1 - LEVEL / 2) * np.sqrt(1 + 1 / n)
     reach = factor * y.std(axis=-1, ddof=1)
     low, middle, high = (scale.back(end) for end in (mean - reach, mean, mean + reach))
-    return np.minimum(low, middle - scale.narrowest), np.maximum(high, middle + scale.narrowest)
+    half = scale.narrowest(values)
+    return np.minimum(low, middle - half), np.maximum(high, middle + half)
 
 
 def beyond(value: np.ndarray, ends: tuple[np.ndarray, np.ndarray]) -> np.ndarray:

@@ -76,8 +76,8 @@ def caption(runs: Sequence[dict]) -> str:
     false = claims.expected_false(judged)
     return (
         f"{len(verdicts)} verdicts stand behind this table. If every effect lay just on the edge "
-        f"of its claim, with normal noise, {false:.1f} of them would be expected to say "
-        "*reproduced* by the chance of the seeds alone; the draw of the data comes on top."
+        f"of its claim, with normal noise, at most {false:.1f} of them would be expected to "
+        "say *reproduced* by the chance of the seeds alone; the draw of the data comes on top."
     )
 
 

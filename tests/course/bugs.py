@@ -340,8 +340,8 @@ BUGS = [
     ),
     Bug(
         "mini.course.check",
-        "return 2 / self.images if",
-        "return 0.0 if",
+        "max(2 / self.images, DIGIT), DIGIT)",
+        "DIGIT, DIGIT)",
         "two test images more than twenty equal seeds are an alarm",
         partial(
             fresh.test_limits_are_never_narrower_than_two_images_or_the_printed_digit,

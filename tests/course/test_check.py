@@ -84,13 +84,18 @@ def test_a_share_is_a_logit_and_stays_a_share():
     assert 0.99 < high < 1.001
 
 
-@pytest.mark.parametrize(("kind", "half"), [("share", 2 / N), ("positive", 1e-3), ("plain", 1e-3)])
+@pytest.mark.parametrize(
+    ("kind", "half"), [("share", 2 / N), ("positive", 2 / N), ("plain", 2 / N)]
+)
 def test_limits_are_never_narrower_than_two_images_or_the_printed_digit(kind, half):
     low, high = check.limits(np.full(20, 0.25), check.Scale(kind, N))
     assert (low, high) == pytest.approx((0.25 - half, 0.25 + half))
     assert check.beyond(0.25 + 0.9 * half, (low, high)) == 0
     assert check.beyond(0.25 + 1.1 * half, (low, high)) == 1
     assert check.beyond(float("nan"), (low, high)) != 0
+    if kind != "share":  # no share: the printed digit
+        low, high = check.limits(np.full(20, 2.5), check.Scale(kind, N))
+        assert (low, high) == pytest.approx((2.5 - 1e-3, 2.5 + 1e-3))
 
 
 def test_a_measure_is_transformed_or_dropped_by_its_own_seeds():
