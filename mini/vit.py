@@ -15,6 +15,8 @@ from torch.nn.functional import interpolate
 
 from mini.attention import Attention
 
+POSITIONS = ("learned", "learned-2d", "sincos", "none")
+
 
 def patchify(images: Tensor, patch_size: int) -> Tensor:
     """Cut `[B, C, H, W]` into `[B, N, C*P*P]`: patches row by row, each in channel-row-column
@@ -75,10 +77,12 @@ class Block(nn.Module):
 class ViT(nn.Module):
     """`[B, 3, H, W] -> logits [B, K]`, from the class token after `depth` blocks (eq. 1-4).
 
-    `position` is `learned` (the paper's), `sincos` (fixed, two-dimensional) or `none`; learned ones
-    start with deviation `position_std`. Images of another size than `image_size` get interpolated
-    positions, so P must divide them.
-    Raises ValueError for a size that P does not divide, or a `dim` that `heads` does not.
+    `position` is `learned` (the paper's, "1-D": a vector a place), `learned-2d` (half a vector a
+    column, x, beside half a vector a row, y) or `none`, all of appendix D.4, or `sincos` (fixed,
+    two-dimensional, not the paper's). Learned ones start with deviation `position_std`. Images of
+    another size than `image_size` get interpolated positions, so P must divide them.
+    Raises ValueError for a size that P does not divide, or a `dim` that `heads` does not, or that
+    `position` cannot be made of.
     """
 
     def __init__(
@@ -97,15 +101,22 @@ class ViT(nn.Module):
         super().__init__()
         if image_size % patch_size:
             raise ValueError(f"patch_size={patch_size} does not divide image_size={image_size}.")
-        if position not in ("learned", "sincos", "none"):
-            raise ValueError(f"position={position!r}: expected 'learned', 'sincos' or 'none'.")
+        if position not in POSITIONS:
+            raise ValueError(f"position={position!r}: expected one of {', '.join(POSITIONS)}.")
+        if position == "learned-2d" and dim % 2:
+            raise ValueError(f"dim={dim}: half of it is for rows, so it must be a multiple of 2.")
         self.patch_size, side = patch_size, image_size // patch_size
         self.grid = (side, side)
         self.embed = nn.Linear(3 * patch_size**2, dim)  # E
         self.class_token = nn.Parameter(torch.zeros(1, 1, dim))  # x_class
-        self.position = None  # E_pos, [N+1, D]
+        self.position = None  # E_pos, [N+1, D]; of learned-2d, its parts
         if position == "learned":
             self.position = nn.Parameter(position_std * torch.randn(side**2 + 1, dim))
+        elif position == "learned-2d":
+            parts = {"token": (1, dim), "row": (side, dim // 2), "column": (side, dim // 2)}
+            self.position = nn.ParameterDict(
+                {name: position_std * torch.randn(shape) for name, shape in parts.items()}
+            )
         elif position == "sincos":
             del self.position
             fixed = torch.cat([torch.zeros(1, dim), sincos_positions(side, side, dim)])
@@ -127,16 +138,26 @@ class ViT(nn.Module):
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
+    def positions(self) -> Tensor | None:
+        """E_pos `[N+1, D]`, the class token's first, on the grid of `image_size`; None without."""
+        if not isinstance(self.position, nn.ParameterDict):
+            return self.position
+        (rows, columns), part = self.grid, self.position
+        x = part["column"].expand(rows, -1, -1)  # [rows, columns, D/2]
+        y = part["row"][:, None].expand(-1, columns, -1)
+        return torch.cat([part["token"], torch.cat([x, y], dim=-1).flatten(0, 1)])
+
     def tokens(self, images: Tensor) -> Tensor:
         """z_0 `[B, N+1, D]`: class token and embedded patches, plus their positions (eq. 1)."""
         z = self.embed(patchify(images, self.patch_size))  # [B, N, D]
         z = torch.cat([self.class_token.expand(len(z), -1, -1), z], dim=1)  # [B, N+1, D]
-        if self.position is None:
+        positions = self.positions()
+        if positions is None:
             return z
         grid = (images.shape[2] // self.patch_size, images.shape[3] // self.patch_size)
         if grid == self.grid:
-            return z + self.position
-        return z + resize_positions(self.position, self.grid, grid)
+            return z + positions
+        return z + resize_positions(positions, self.grid, grid)
 
     def encode(self, images: Tensor) -> Tensor:
         """All final tokens, `[B, N+1, D]`: the class token first, then the patches, after LN."""

@@ -289,6 +289,28 @@ def table(judgements: Sequence[Judgement]) -> str:
     return "\n".join(rows)
 
 
+def side_by_side(rows: Iterable[Claim], columns: dict[str, Sequence[Judgement]]) -> str:
+    """A Markdown table of what several runs, by title, said of the claims in `rows`.
+
+    claim | paper | a column a run: verdict, mean and interval, or a dash where it was not judged.
+    """
+    judged = {title: {j.claim.id: j for j in found} for title, found in columns.items()}
+    lines = [f"| | claim | paper | {' | '.join(judged)} |", "|-|:-|:-|" + ":-|" * len(judged)]
+    for claim in rows:
+        cells = [_found(found.get(claim.id)) for found in judged.values()]
+        text = f"*control:* {claim.text}" if claim.role == "control" else claim.text
+        lines.append(f"| {claim.id} | {text} | {claim.paper} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _found(j: Judgement | None) -> str:
+    """A verdict and its interval, in a cell of a table of several runs."""
+    if j is None:
+        return "–"
+    found = f"{j.mean:+.3f}" if j.low is None else f"{j.mean:+.3f} [{j.low:+.3f}, {j.high:+.3f}]"
+    return f"**{j.verdict}** {found}" + (f" ({j.why})" if j.why else "")
+
+
 def _here(judgement: Judgement) -> str:
     """What was measured, in a table's cell."""
     j, c = judgement, judgement.claim

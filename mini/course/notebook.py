@@ -32,6 +32,8 @@ from mini.course.experiment import Results, keep, run_all, sources
 from mini.data import Dataset
 from mini.files import ROOT, write_atomically
 
+CHANGED = "changed since its full record"
+
 if TYPE_CHECKING:  # worker processes import this module too, and show nothing
     from IPython.display import Markdown
 
@@ -411,17 +413,41 @@ class Run:
         ]
         return Markdown(claims.table(shown))
 
+    def beside_the_record(self, *ids: str) -> "Markdown":
+        """The claims (or those named), exact ones apart, as judged here and in the full record.
+
+        Without what is measured, which `table` says. A full run is shown alone. Raises ValueError
+        where no full run is recorded.
+        """
+        from IPython.display import Markdown
+
+        columns = {f"{self.data.title}, {len(self.seeds)} seeds": list(self.judgements.values())}
+        if self.scale != "full":
+            record = self._full_record()
+            rows = [claims.Judgement.from_dict(row) for row in record["claims"]]
+            title = f"{record['dataset_title']}, {len(record['seeds'])} seeds"
+            columns[title] = [self._as_recorded(j) for j in rows if j.claim.id in self.claims]
+        chosen = [claim for claim in self.claims.values() if not ids or claim.id in ids]
+        shown = [claim for claim in chosen if claim.kind != "exact"]
+        return Markdown(claims.side_by_side(shown, columns))
+
     def _judged_in_full(self, id: str) -> claims.Judgement:
         """What the full record says of a claim that only the full run can judge, marked as such."""
         record = self._full_record()
         rows = {row["id"]: row for row in record["claims"]}
         if id not in rows:
             raise ValueError(f"{id} is not in the full record of {self.name}: run it again.")
-        found = claims.Judgement.from_dict(rows[id])
-        if found.claim.key != self.claims[id].key:
-            return replace(found, verdict="void", why="changed since its full record")
+        found = self._as_recorded(claims.Judgement.from_dict(rows[id]))
+        if found.verdict == "void" and found.why == CHANGED:
+            return found
         where = f"recorded: {record['dataset_title']}"
         return replace(found, why=f"{found.why}; {where}" if found.why else where)
+
+    def _as_recorded(self, found: claims.Judgement) -> claims.Judgement:
+        """A recorded judgement; void if its claim is not any more what it was."""
+        if found.claim.key == self.claims[found.claim.id].key:
+            return found
+        return replace(found, verdict="void", why=CHANGED)
 
     def _full_record(self) -> dict:
         """The full record of this notebook, on CIFAR-10 itself before its lossy copy."""

@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -105,11 +106,16 @@ def show_images(ax: Axes, images: Tensor, *, columns: int, gap: int = 2) -> None
     ax.set_axis_off()
 
 
-def show_tiles(ax: Axes, tiles: Tensor, *, columns: int) -> None:
-    """Show `[N, h, w]` similarities, -1 (dark) to 1 (bright), as a mosaic of N small maps."""
+def show_tiles(
+    ax: Axes, tiles: Tensor, *, columns: int, low: float = -1.0, high: float = 1.0
+) -> AxesImage:
+    """Show `[N, h, w]` numbers, `low` (dark) to `high` (bright), as a mosaic of N small maps.
+
+    What is not a number stays white. Returns the image, for `fig.colorbar`.
+    """
     picture = mosaic(tiles[:, None].cpu(), columns, 1, float("nan"))
-    ax.imshow(picture[0].numpy(), interpolation="nearest", vmin=-1, vmax=1)
     ax.set_axis_off()
+    return ax.imshow(picture[0].numpy(), interpolation="nearest", vmin=low, vmax=high)
 
 
 def mosaic(images: Tensor, columns: int, gap: int, filling: float) -> Tensor:

@@ -998,3 +998,36 @@ def test_a_claim_for_the_full_run_shows_its_recorded_verdict(monkeypatch):
         run.announce(claim_of("F2", full=True))
         with complains("F2 is not in the full record"):
             run.table()
+
+
+def test_verdicts_here_stand_beside_those_of_the_record(monkeypatch):
+    """One table of both runs, in the order of the claims; a full run has none beside it."""
+    data = dataclasses.replace(notebook.data.load("digits", n_train=30, n_test=10))
+    named = dataclasses.replace(data, name="cifar10-jpeg", title="the copy")
+    exact = Claim("E1", "exact", "ours", "error", kind="exact", margin=1e-6)
+    both = (exact, claim_of("F1", full=True), claim_of("K1", role="control"))
+    monkeypatch.setattr(notebook, "_drawn", lambda *_: named)
+    with course(MINI_SCALE="full"):
+        run = begin()
+        run.announce(*both)
+        run.exact("E1", 0.0)
+        run.judge("F1", [0.2, 0.21, 0.22, 0.23])
+        run.judge("K1", [-0.2, -0.21, -0.22, -0.23])
+        run.finish()
+        alone = run.beside_the_record().data.splitlines()
+        assert alone[0].endswith("| the copy, 4 seeds |")
+        monkeypatch.setenv("MINI_SCALE", "quick")
+        run = begin()
+        run.announce(*both)
+        run.judge("K1", [0.2, 0.21, 0.22])
+        shown = run.beside_the_record().data.splitlines()
+        assert shown[0].endswith("| the copy, 3 seeds | the copy, 4 seeds |")
+        assert [line.split(" | ")[0] for line in shown[2:]] == ["| F1", "| K1"]
+        assert "| – | **reproduced** +0.215 [" in shown[2]
+        assert "*control:*" in shown[3]
+        assert "**reproduced** +0.210 [" in shown[3]
+        assert "**contradicted** -0.215 [" in shown[3]
+        assert len(run.beside_the_record("K1").data.splitlines()) == 3
+        run = begin()
+        run.announce(dataclasses.replace(both[1], line=0.1))
+        assert "**void** +0.215" in run.beside_the_record().data.splitlines()[2]

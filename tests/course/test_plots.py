@@ -148,8 +148,8 @@ def test_a_single_image_is_itself(ax):
 
 def test_tiles_stand_row_by_row_on_one_scale(ax):
     tiles = torch.rand(6, 2, 3, generator=torch.manual_seed(0)) - 0.5
-    plots.show_tiles(ax, tiles, columns=3)
-    (image,) = ax.images
+    image = plots.show_tiles(ax, tiles, columns=3)
+    assert image is ax.images[0]
     shown = image.get_array()
     assert shown.shape == (2 * 3 + 1, 3 * 4 + 1)
     for i, y, x in np.ndindex(6, 2, 3):
@@ -157,3 +157,12 @@ def test_tiles_stand_row_by_row_on_one_scale(ax):
     assert np.ma.getmaskarray(shown).sum() == shown.size - tiles.numel()  # gaps stay blank
     assert image.get_clim() == (-1, 1)
     assert image.get_interpolation() == "nearest"
+
+
+def test_tiles_have_the_scale_that_is_asked_for_and_leave_out_what_is_no_number(ax):
+    tiles = torch.tensor([[[0.5, float("nan")], [2.0, 3.0]]]).expand(2, 2, 2)
+    image = plots.show_tiles(ax, tiles, columns=2, low=0.0, high=3.0)
+    assert image.get_clim() == (0, 3)
+    blank = np.ma.getmaskarray(image.get_array())
+    assert blank[place(0, 0, 1, (2, 2), 2, 1)]
+    assert not blank[place(1, 1, 1, (2, 2), 2, 1)]

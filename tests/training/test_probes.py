@@ -189,6 +189,12 @@ def test_pixels_are_read_alike_every_time_and_left_as_they_were():
     assert all(torch.equal(*pair) for pair in zip(before, after, strict=True))
 
 
+def test_the_slow_half_can_be_left_out():
+    loaded = digits()
+    both = probes.pixel_accuracies(loaded)
+    assert probes.pixel_accuracies(loaded, linear=False) == {"knn": both["knn"]}
+
+
 def test_pixels_of_shuffled_labels_say_nothing():
     loaded = digits()
     order = torch.randperm(300, generator=torch.Generator().manual_seed(0))

@@ -92,10 +92,17 @@ BUGS = [
     ),
     Bug(
         "mini.vit",
-        "return z + self.position\n",
-        "return torch.cat([z[:, :1], z[:, 1:] + self.position[1:]], dim=1)\n",
+        "return z + positions\n",
+        "return torch.cat([z[:, :1], z[:, 1:] + positions[1:]], dim=1)\n",
         "positions are added before the class token comes, which then has none",
         check.test_the_class_token_has_a_position_too,
+    ),
+    Bug(
+        "mini.vit",
+        "return z + positions\n",
+        "return z + positions.roll(1, 0)\n",
+        "positions are off by one: the class token has that of the last patch",
+        check.test_training_in_a_scrambled_world_is_training_with_positions_moved_along,
     ),
     Bug(
         "mini.vit",
@@ -117,6 +124,27 @@ BUGS = [
         "self.position = nn.Parameter(fixed)",
         "fixed positions are trained",
         check.test_sincos_is_not_trained_and_none_has_no_positions,
+    ),
+    Bug(
+        "mini.vit",
+        "torch.cat([x, y], dim=-1).flatten(0, 1)",
+        "torch.cat([x, y], dim=-1).transpose(0, 1).flatten(0, 1)",
+        "learned 2-D positions run down the columns, where patches run along the rows",
+        check.test_learned_2d_positions_are_a_column_beside_a_row,
+    ),
+    Bug(
+        "mini.vit",
+        '"row": (side, dim // 2), "column": (side, dim // 2)',
+        '"row": (side, dim // 2), "column": (1, dim // 2)',
+        "all columns share one vector: positions tell the row alone",
+        check.test_learned_2d_positions_are_a_column_beside_a_row,
+    ),
+    Bug(
+        "mini.vit",
+        "position_std * torch.randn(shape) for name",
+        "torch.zeros(shape) for name",
+        "learned 2-D positions start from zero",
+        check.test_learned_2d_positions_are_trained_and_start_small,
     ),
     Bug(
         "mini.vit",

@@ -250,6 +250,24 @@ def test_with_positions_the_order_matters_unless_the_positions_move_along(positi
     torch.testing.assert_close(model(shuffled(x, order)), before)
 
 
+def test_training_in_a_scrambled_world_is_training_with_positions_moved_along():
+    """Claim E8: gradients, and with them all weights after some steps, are the same numbers."""
+    x, order, labels = images(4), torch.randperm(16), torch.tensor([1, 2, 3, 4])
+    straight, moved = small(), small()
+    moved.position.data[1:] = moved.position.data[1:][order]
+    for model, seen in ((straight, x), (moved, shuffled(x, order))):
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        for _ in range(3):
+            optimizer.zero_grad()
+            cross_entropy(model(seen), labels).backward()
+            optimizer.step()
+    rows = torch.cat([torch.zeros(1, dtype=torch.long), 1 + order])
+    for (name, ours), theirs in zip(straight.named_parameters(), moved.parameters(), strict=True):
+        ours = ours[rows] if name == "position" else ours
+        # Sums over 17 tokens in another order, three steps: some hundred roundings of 1e-16.
+        torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-12, msg=name)
+
+
 def test_the_class_token_has_a_position_too():
     model = small()
     tokens = model.tokens(images())
@@ -272,6 +290,36 @@ def test_sincos_is_not_trained_and_none_has_no_positions():
     assert count(small(position="none")) == count(small(position="sincos"))
     assert "position" in small(position="sincos").state_dict()
     assert "position" not in small(position="none").state_dict()
+
+
+def test_learned_2d_positions_are_a_column_beside_a_row():
+    model = small(position="learned-2d")
+    part, positions = model.position, model.positions()
+    assert torch.equal(positions[0], part["token"][0])
+    for row in range(4):
+        for column in range(4):
+            expected = torch.cat([part["column"][column], part["row"][row]])
+            assert torch.equal(positions[1 + 4 * row + column], expected)
+    tokens = model.tokens(torch.zeros(1, 3, 16, 16).double())
+    torch.testing.assert_close(tokens[0, 1:], positions[1:] + model.embed.bias)
+
+
+def test_learned_2d_positions_are_trained_and_start_small():
+    torch.manual_seed(0)
+    model = vit.ViT(image_size=64, patch_size=4, dim=192, depth=1, position="learned-2d")
+    for part in model.position.values():
+        assert part.requires_grad
+        assert part.std().item() == pytest.approx(0.02, rel=0.2)
+    nothing = count(vit.ViT(image_size=64, patch_size=4, dim=192, depth=1, position="none"))
+    assert count(model) - nothing == 192 + 16 * 96 + 16 * 96
+
+
+def test_positions_of_every_kind_fit_the_tokens():
+    assert small(position="none").positions() is None
+    for position in ("learned", "learned-2d", "sincos"):
+        model = small(position=position)
+        assert model.positions().shape == (17, 24)
+        assert model(images(size=24)).shape == (2, 10)
 
 
 def test_resizing_to_the_same_grid_is_the_identity():
@@ -352,7 +400,8 @@ def test_attention_distance_is_for_each_layer_and_head():
     [
         ({"patch_size": 5}, "patch_size=5 does not divide image_size=16"),
         ({"heads": 5}, "heads=5 does not divide dim=24"),
-        ({"position": "2d"}, "'learned', 'sincos' or 'none'"),
+        ({"position": "2d"}, "expected one of learned, learned-2d, sincos, none"),
+        ({"position": "learned-2d", "dim": 5, "heads": 1}, "multiple of 2"),
         ({"position": "sincos", "dim": 6, "heads": 1}, "multiple of 4"),
     ],
 )
