@@ -1,6 +1,7 @@
 """Wrong labels, and data sets divided by class."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -205,3 +206,21 @@ def test_classes_that_cannot_be_divided_are_refused():
     )
     with complains("test images have none of class c", "load more images"):
         data.select_classes(lacking, [4, 2])
+
+
+def test_labels_of_any_whole_type_select_the_same_classes():
+    """An index of uint8 is a mask."""
+    dataset = numbered_dataset()
+    narrow = replace(
+        dataset,
+        **{
+            part: split._replace(labels=split.labels.byte())
+            for part in ("train", "test", "validation")
+            if (split := getattr(dataset, part)) is not None
+        },
+    )
+    for part in ("train", "test", "validation"):
+        expected, found = (getattr(data.select_classes(d, [5, 2]), part) for d in (dataset, narrow))
+        assert found.images.equal(expected.images)
+        assert found.labels.equal(expected.labels)
+        assert found.labels.dtype == torch.int64

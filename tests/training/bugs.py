@@ -292,9 +292,19 @@ BUGS = [
     ),
     Bug(
         PROBES,
-        "    one_label_a_row(test_features, test_labels)\n",
-        "",
+        "test_labels = one_label_a_row(test_features, test_labels)",
+        "pass",
         "test labels in a column are compared with every row: an accuracy of 50",
         partial(test_probes.test_probes_want_one_label_a_row, probes.knn_accuracy),
+    ),
+    Bug(
+        METRICS,
+        "    if logits.isnan().any():\n",
+        "    if logits.isnan().all():\n",
+        "a network of NaN has a calibration error of 0.0 to 0.3",
+        partial(
+            test_training.test_measures_refuse_labels_that_are_no_class_and_logits_that_are_no_number,
+            metrics.calibration_error,
+        ),
     ),
 ]

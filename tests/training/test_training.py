@@ -511,6 +511,46 @@ def test_measures_want_one_label_a_row(measure):
         measure(logits[:0], labels[:0])
 
 
+MEASURES = [metrics.accuracy, metrics.nll, metrics.calibration_error]
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32])
+def test_labels_of_any_whole_type_measure_the_same(measure, dtype):
+    logits, labels = some_logits(0)
+    assert measure(logits, labels.to(dtype)) == measure(logits, labels)
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_measures_refuse_labels_that_are_no_class_and_logits_that_are_no_number(measure):
+    logits, labels = some_logits(0)
+    for other in (labels.float(), labels > 0):
+        with pytest.raises(ValueError, match="give whole numbers"):
+            measure(logits, other)
+    for other, reach in ((labels - 1, "from -1 to 3"), (labels + 1, "from 1 to 5")):
+        with pytest.raises(ValueError, match=f"{reach}, but .* classes 0 to 4"):
+            measure(logits, other)
+    for some in (slice(3, 4), slice(None)):  # one row was worth 0.09, all of them 0.2
+        broken = logits.clone()
+        broken[some, 1] = math.nan
+        with pytest.raises(ValueError, match="not a number"):
+            measure(broken, labels)
+
+
+def test_a_logit_of_minus_infinity_is_no_chance_and_one_of_plus_infinity_is_refused():
+    logits, labels = some_logits(0)
+    excluded = logits.clone()
+    excluded[:, 0] = -math.inf
+    low = logits.clone()
+    low[:, 0] = -1e4  # as little: exp of it is 0
+    rest = labels.clamp(min=1)
+    for measure in MEASURES:
+        assert measure(excluded, rest) == measure(low, rest)
+    assert metrics.nll(excluded, labels) == math.inf
+    with pytest.raises(ValueError, match="has no softmax"):
+        metrics.calibration_error(-excluded, labels)
+
+
 @given(seed=st.integers(0, 10_000), bins=st.integers(1, 20))
 @settings(max_examples=20)
 def test_calibration_error_equals_its_definition(seed, bins):
