@@ -46,6 +46,12 @@ def test_a_share_of_the_labels_is_flipped(labels, share, spare, keep_true, dtype
     assert new.equal(again)
 
 
+def test_the_labels_that_were_given_stay_as_they_were():
+    old = torch.arange(20) % 4
+    data.flip_labels(old, 1.0, num_classes=4, keep_true=False, generator=generator(0))
+    assert old.equal(torch.arange(20) % 4)
+
+
 def test_flipped_labels_are_uniform_over_the_classes_they_are_drawn_from():
     check_flips(keep_true=False)
     check_flips(keep_true=True)
