@@ -181,7 +181,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     ]
 
 
-@torch.inference_mode()
+@torch.no_grad()  # in inference mode the logits could not be trained on
 def predict(
     model: nn.Module, split: Split, data: Dataset, *, batch_size: int = 500, mirror: bool = False
 ) -> Tensor:

@@ -307,4 +307,21 @@ BUGS = [
             metrics.calibration_error,
         ),
     ),
+    Bug(
+        TRAINING,
+        "data.mirror if mirror is None else mirror",
+        "data.mirror if mirror is not None else mirror",
+        "the default of mirror is turned round: digits are mirrored",
+        partial(
+            test_training.test_images_are_mirrored_where_the_data_allows_it_unless_told_otherwise,
+            True,
+        ),
+    ),
+    Bug(
+        TRAINING,
+        "@torch.no_grad()",
+        "@torch.inference_mode()",
+        "predicted logits cannot be trained on",
+        test_training.test_logits_that_were_predicted_can_be_trained_on,
+    ),
 ]

@@ -2,6 +2,7 @@
 
 import math
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import chain
 
 import numpy as np
@@ -465,6 +466,35 @@ def test_predict_uses_running_statistics_and_restores_the_mode():
         torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
         assert model.training is mode
     assert all(torch.equal(state[name], value) for name, value in model.state_dict().items())
+
+
+def test_logits_that_were_predicted_can_be_trained_on():
+    """Those of inference mode could not: a raw error of autograd."""
+    noise, model = dataset(6), linear_in_float64()
+    logits = training.predict(model, noise.test, noise)
+    assert not logits.requires_grad
+    temperature = torch.ones((), requires_grad=True)
+    nn.functional.cross_entropy(logits / temperature, noise.test.labels).backward()
+    assert temperature.grad.isfinite()
+    with torch.enable_grad():  # it is the caller's setting that comes back
+        training.predict(model, noise.test, noise)
+        assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("mirrored", [True, False])
+def test_images_are_mirrored_where_the_data_allows_it_unless_told_otherwise(mirrored):
+    """By default as `data.mirror` says, which the other value would contradict."""
+
+    def weights(allowed: bool, **options) -> torch.Tensor:
+        model, generator = linear_in_float64(), torch.Generator().manual_seed(0)
+        part = replace(dataset(20), mirror=allowed)
+        options |= {"generator": generator, "pad": 0, "progress": False}
+        training.fit(model, part, epochs=1, lr=0.01, batch_size=10, **options)
+        return model[2].weight.detach()
+
+    assert torch.equal(weights(mirrored), weights(mirrored, mirror=mirrored))
+    assert torch.equal(weights(mirrored), weights(not mirrored, mirror=mirrored))
+    assert not torch.equal(weights(mirrored), weights(mirrored, mirror=not mirrored))
 
 
 def test_predict_can_average_with_the_mirror_image():
