@@ -54,8 +54,8 @@ BUGS = [
     ),
     Bug(
         TRAINING,
-        "    model.train(was_training)\n",
-        "    model.train()\n",
+        "module.training = mode",
+        "module.training = True",
         "evaluating a frozen network switches it to training mode",
         test_training.test_predict_uses_running_statistics_and_restores_the_mode,
     ),

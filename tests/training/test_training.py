@@ -468,6 +468,17 @@ def test_predict_uses_running_statistics_and_restores_the_mode():
     assert all(torch.equal(state[name], value) for name, value in model.state_dict().items())
 
 
+def test_a_part_that_is_frozen_stays_so_while_a_model_predicts_and_where_it_fails():
+    noise, model = dataset(6), nn.Sequential(nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(3072, 3))
+    model.train()[0].eval()
+    training.predict(model, noise.test, noise)
+    assert [module.training for module in model.modules()] == [True, False, True, True]
+    model[2] = nn.Linear(5, 3)
+    with pytest.raises(RuntimeError, match="shapes"):
+        training.predict(model, noise.test, noise)
+    assert [module.training for module in model.modules()] == [True, False, True, True]
+
+
 def test_logits_that_were_predicted_can_be_trained_on():
     """Those of inference mode could not: a raw error of autograd."""
     noise, model = dataset(6), linear_in_float64()
