@@ -13,7 +13,7 @@ from PIL import Image
 from scipy import ndimage
 
 from mini import data
-from mini.corruptions import CORRUPTIONS, blurs, corrupt
+from mini.corruptions import CORRUPTIONS, blurs, corrupt, families
 
 NAMES = sorted(CORRUPTIONS)
 RANDOM = {"gaussian_noise", "shot_noise", "impulse_noise", "speckle_noise", "glass_blur"}
@@ -116,9 +116,9 @@ def test_the_parameters_are_those_of_the_script():
         "jpeg_compression": [80, 65, 58, 50, 40],
         "pixelate": [0.95, 0.9, 0.85, 0.75, 0.65],
     }
-    assert {name: list(parameters) for name, (_, parameters) in CORRUPTIONS.items()} == published
-    for name, (function, _) in CORRUPTIONS.items():
-        assert function.__name__ == name
+    table = families.CORRUPTIONS
+    assert {name: list(parameters) for name, (_, parameters) in table.items()} == published
+    assert all(function.__name__ == name for name, (function, _) in table.items())
 
 
 def test_nothing_is_created_on_another_device():
