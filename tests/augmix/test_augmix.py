@@ -18,6 +18,7 @@ from torchvision.transforms.v2 import functional as tv
 from mini import augmix, data
 from mini.augmix import operations
 from mini.augmix.operations import OPERATIONS, operate
+from tests.planted import defaults
 
 NAMES = list(OPERATIONS)
 TABLES = ("equalize", "posterize", "solarize")  # exact; the others may differ by one of 255 levels
@@ -388,3 +389,9 @@ def test_predictions_of_different_shapes_or_too_few_are_refused():
     for bad in ((), (two,), (two, two[:3]), (two, two[:, :5]), (two[0], two[0])):
         with pytest.raises(ValueError, match="give at least two tensors, all"):
             augmix.jensen_shannon(*bad)
+
+
+def test_defaults_are_those_of_the_paper():
+    expected = {"width": 3, "depth": None, "alpha": 1.0, "severity": 3, "generator": None}
+    assert defaults(augmix.augmix) == defaults(augmix.draw) == expected
+    assert defaults(augmix.objective) == {"weight": 12.0, "views": 2}

@@ -17,6 +17,7 @@ from torch.func import grad, jvp
 from mini import darts
 from mini.darts import cell_table, cells, search
 from mini.data import Dataset, Split
+from tests.planted import defaults
 
 OPS = ("none", "skip", "conv3x3", "avg3x3")
 
@@ -758,3 +759,31 @@ def test_committed_tables_are_whole(path):
         if not cells.is_connected(cell):  # a constant answer: chance
             assert max(row["accuracy"]) < 0.15
         assert math.isfinite(sum(row["accuracy"]))
+
+
+def test_the_optimizers_are_those_of_the_paper(monkeypatch):
+    """SGD: momentum 0.9, decay 3e-4; Adam: betas (0.5, 0.999), decay 1e-3 (appendix A.1.1)."""
+    made = {}
+
+    def spy(kind):
+        def make(params, *args, **options):
+            optimizer = kind(params, *args, **options)
+            made[kind.__name__] = optimizer.defaults
+            return optimizer
+
+        return make
+
+    for kind in (torch.optim.SGD, torch.optim.Adam):
+        monkeypatch.setattr(torch.optim, kind.__name__, spy(kind))
+    searched("first", 1)
+    found = {name: made["SGD"][name] for name in ("lr", "momentum", "weight_decay")}
+    assert found == {"lr": 0.1, "momentum": 0.9, "weight_decay": 3e-4}
+    found = {name: made["Adam"][name] for name in ("lr", "betas", "weight_decay")}
+    assert found == {"lr": 0.05, "betas": (0.5, 0.999), "weight_decay": 1e-3}
+
+
+def test_defaults_are_those_of_the_paper():
+    found = defaults(darts.hypergradient)
+    assert (found["order"], found["epsilon"]) == ("second", 0.01)
+    assert defaults(darts.discretise)["keep"] == 2
+    assert cells.OPERATIONS == ("none", "skip", "conv3x3", "avg3x3")

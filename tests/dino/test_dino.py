@@ -21,6 +21,7 @@ from torchvision.transforms.functional import resized_crop as torchvision_crop
 from mini import dino, sam, vit
 from mini.dino import crops
 from mini.training import models
+from tests.planted import defaults
 
 OUT = 24  # K
 
@@ -679,3 +680,13 @@ def test_bounded_logits_bound_the_student():
     worst = torch.ones(1, out, dtype=torch.float64)
     worst[0, 0] = -1.0
     assert float(log_softmax(worst / tau, dim=-1)[0, 0]) > -(2 / tau + math.log(out))
+
+
+def test_defaults_are_those_of_the_paper():
+    """Temperatures and momentum of the centre (section 3.1), head (appendix C), crops."""
+    expected = {"student_temperature": 0.1, "teacher_temperature": 0.04, "center_momentum": 0.9}
+    assert defaults(dino.DINOLoss) == expected
+    assert defaults(dino.DINOHead) == {"hidden": 2048, "bottleneck": 256}
+    found = defaults(crops.multicrop)
+    assert (found["global_scale"], found["local_scale"]) == ((0.4, 1.0), (0.1, 0.4))
+    assert (found["local_size"], found["mirror"], found["colour"]) == (16, False, 0.0)

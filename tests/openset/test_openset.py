@@ -17,6 +17,7 @@ from torch.nn.functional import binary_cross_entropy, one_hot
 
 from mini import data, openset
 from mini.openset import discovery
+from tests.planted import defaults
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -481,3 +482,7 @@ def test_old_units_can_be_trained_on_request():
     head = discovery.ExtendedHead(nn.Linear(6, 4).double(), 1, trains_old=True)
     assert all(parameter.requires_grad for parameter in head.parameters())
     assert head.new.weight.dtype == torch.float64
+
+
+def test_alpha_is_three_by_default():
+    assert defaults(openset.fit_thresholds) == {"alpha": 3.0}

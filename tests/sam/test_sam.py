@@ -20,6 +20,7 @@ from torch.optim import SGD, Adam
 
 from mini import data, sam, training, vit
 from mini.training import models
+from tests.planted import defaults
 
 NORMS = (1.5, 2.0, 3.0, 4.0)
 entries = st.floats(-100, 100, allow_subnormal=False).filter(lambda x: x == 0 or abs(x) > 1e-3)
@@ -713,3 +714,10 @@ def test_what_would_end_in_a_distant_traceback_is_refused():
     for loss, iterations in ((w, 3), (mse_loss(w, w), 0), (torch.tensor(1.0), 3)):
         with pytest.raises(ValueError, match="Expected a scalar loss"):
             sam.top_eigenvalue(loss, [w], iterations=iterations)
+
+
+def test_defaults_are_those_of_the_papers():
+    """rho = 0.05 and p = 2 (section 4.1); ASAM's eta = 0.01 (its section 5)."""
+    expected = {"rho": 0.05, "adaptive": False, "p": 2.0, "inner_steps": 1}
+    assert defaults(sam.SAM) == expected
+    assert sam.ETA == 0.01

@@ -15,7 +15,8 @@ from sklearn.metrics import accuracy_score, log_loss
 from torch import nn
 
 from mini import data, training
-from mini.training import metrics, models
+from mini.training import metrics, models, precision, probes
+from tests.planted import defaults
 
 SGD = torch.optim.SGD
 
@@ -605,3 +606,15 @@ def test_calibration_error_equals_its_definition(seed, bins):
             share = inside.double().mean()
             gap += float(share * (right[inside].mean() - confidence[inside].mean()).abs())
     assert metrics.calibration_error(logits, labels, bins=bins) == pytest.approx(gap, abs=1e-6)
+
+
+def test_defaults_are_the_recipe_that_the_records_were_made_by():
+    recipe = {"batch_size": 128, "weight_decay": 0.05, "warmup": 0.1, "label_smoothing": 0.0}
+    recipe |= {"clip": 1.0, "pad": 2, "mirror": None, "precision": "float32", "loss": None}
+    assert recipe.items() <= defaults(training.fit).items()
+    assert training.fit.__kwdefaults__["optimizer"] is training.ADAMW
+    assert training.ADAMW.keywords == {"fused": True}
+    assert defaults(metrics.calibration_error) == {"bins": 15}
+    assert defaults(probes.knn_accuracy) == {"k": 20, "temperature": 0.07}
+    assert defaults(probes.linear_probe) == {"c": 1.0, "steps": 1000}
+    assert (probes.PIXELS_C, precision.GAIN) == (1e-3, 0.9)

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.functional import conv2d, cross_entropy, unfold
 
 from mini import vit
+from tests.planted import defaults
 
 SMALL = {"image_size": 16, "patch_size": 4, "dim": 24, "depth": 2, "heads": 3}
 
@@ -423,3 +424,9 @@ def test_a_batch_of_no_images_gives_no_logits(position):
 def test_impossible_settings_are_refused(options, complaint):
     with pytest.raises(ValueError, match=complaint):
         vit.ViT(**(SMALL | options))
+
+
+def test_defaults_are_those_that_the_records_were_made_by():
+    expected = {"image_size": 32, "patch_size": 4, "dim": 96, "depth": 6, "heads": 3}
+    expected |= {"mlp_ratio": 4.0, "num_classes": 10, "position": "learned", "position_std": 0.02}
+    assert defaults(vit.ViT) == expected
