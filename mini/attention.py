@@ -128,7 +128,8 @@ class Attention(nn.Module):
     def _split(self, projected: Tensor, parts: int) -> tuple[Tensor, ...]:
         """`[B, T, parts*D]` into `parts` of `[B, heads, T, D/heads]`."""
         b, t, _ = projected.shape
-        x = projected.view(b, t, parts, self.heads, -1)  # [B, T, parts, heads, D/heads]
+        width = self.dim // self.heads
+        x = projected.view(b, t, parts, self.heads, width)  # [B, T, parts, heads, D/heads]
         return x.permute(2, 0, 3, 1, 4).unbind(0)
 
     def _sequences(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, ...]:

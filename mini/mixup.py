@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax, one_hot
 
+from mini.data.batches import whole_labels
+
 
 def mix(values: Tensor, lam: float, order: Tensor) -> Tensor:
     """Mix_lambda(a, b) = lambda a + (1 - lambda) b: each row `[B, ...]` with row `order[i]`."""
@@ -58,15 +60,18 @@ def mixup(
 def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """Mean over the batch of -sum_k t_k log softmax(logits)_k, in nats; both are `[B, K]`.
 
-    It is linear in the targets, so that mixing targets and mixing losses are the same. Raises
-    ValueError for unequal shapes, such as integer labels `[B]`.
+    It is linear in the targets, so that mixing targets and mixing losses are the same. A logit of
+    -inf costs nothing where its target is 0. Raises ValueError for unequal shapes, such as integer
+    labels `[B]`.
     """
     if logits.shape != targets.shape:
         raise ValueError(
             f"logits {list(logits.shape)} and targets {list(targets.shape)} differ in shape: pass "
             "one row of K target probabilities per row of logits."
         )
-    return -(targets * log_softmax(logits, dim=1)).sum(dim=1).mean()
+    log_p = log_softmax(logits, dim=1)
+    log_p = log_p.masked_fill((targets == 0) & log_p.isinf(), 0)  # 0 log 0 is 0
+    return -(targets * log_p).sum(dim=1).mean()
 
 
 def manifold_mixup(
@@ -112,6 +117,7 @@ def between(
     miss: 1.0), and the Euclidean norm of the gradient, with respect to the pixels, of the
     cross-entropy with the mixed label (mixup, figure 2). The model should be in evaluation mode.
     """
+    labels = whole_labels(labels)
     pairs = labels != labels[partners]
     y_i, y_j = labels[pairs], labels[partners][pairs]
     x = mix(images, lam, partners)[pairs].requires_grad_()
@@ -130,6 +136,7 @@ def singular_values(hidden: Tensor, labels: Tensor, *, centred: bool = False) ->
     `hidden` is `[N, D]`, `labels` int64 `[N]`; `centred` takes each class's mean away first. Raises
     ValueError for a class of fewer than D samples.
     """
+    labels = whole_labels(labels)
     classes = [hidden[labels == label] for label in labels.unique()]
     if min(len(states) for states in classes) < hidden.shape[1]:
         raise ValueError(

@@ -8,8 +8,9 @@ bend the climb; as there, batch norm's running statistics come from the first pa
 """
 
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Generator, Tensor, nn
@@ -17,6 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.nn.utils import get_total_norm
 
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 ETA = 0.01  # the adaptive form's T = |w| + ETA (ASAM, section 3)
 
 
@@ -47,25 +49,35 @@ def dual_norm_step(
 def frozen_batch_norm(model: nn.Module | None = None) -> Iterator[None]:
     """Inside, batch norm in training mode leaves its running statistics and its counter alone.
 
-    It still normalises by the batch. Without a model this holds for every layer called inside.
+    It still normalises by the batch. Without a model this holds for every layer called inside; what
+    `torch.compile` made runs uncompiled then, as compiled code would not notice.
     """
     frozen: list[_BatchNorm] = []
+    kept: list[tuple[Tensor, Tensor]] = []
 
     def freeze(module: nn.Module, *_: object) -> None:
         if isinstance(module, _BatchNorm) and module.track_running_stats:
             module.track_running_stats = False
             frozen.append(module)
+        elif isinstance(module, torch.jit.ScriptModule):  # its code looks at no attribute
+            for name, buffer in module.named_buffers():
+                if name.rpartition(".")[2] in STATISTICS:
+                    kept.append((buffer, buffer.clone()))
 
     hook = register_module_forward_pre_hook(freeze) if model is None else None
     try:
         for module in model.modules() if model is not None else ():
             freeze(module)
-        yield
+        with torch.compiler.set_stance("force_eager") if hook else nullcontext():
+            yield
     finally:
         if hook:
             hook.remove()
         for module in frozen:
             module.track_running_stats = True
+        with torch.no_grad():
+            for buffer, before in reversed(kept):  # the first copy is the oldest
+                buffer.copy_(before)
 
 
 class SAM(torch.optim.Optimizer):
@@ -104,9 +116,34 @@ class SAM(torch.optim.Optimizer):
         self.defaults = self.base.defaults | self.defaults
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """Load what `state_dict` gave, into the base optimizer too."""
+        """Load what `state_dict` gave, into the base optimizer too.
+
+        It may be that of a base optimizer alone: `rho` and `adaptive` then stay as they are.
+        """
+        own = [{name: group[name] for name in ("rho", "adaptive")} for group in self.param_groups]
         self.base.load_state_dict(state_dict)
         self.param_groups, self.state = self.base.param_groups, self.base.state
+        for group, options in zip(self.param_groups, own, strict=True):
+            for name, value in options.items():
+                group.setdefault(name, value)
+
+    def __getstate__(self) -> dict:
+        """For `copy.deepcopy` and `pickle`: what torch keeps of an optimizer, and all of SAM's."""
+        own = {name: value for name, value in vars(self).items() if not name.startswith("_")}
+        own.pop("step", None)  # a scheduler puts one of its own in the method's place
+        return super().__getstate__() | own
+
+    def __setstate__(self, state: dict) -> None:
+        super().__setstate__(state)
+        self.param_groups, self.state = self.base.param_groups, self.base.state
+
+    @property
+    def _step_supports_amp_scaling(self) -> bool:
+        """What a `GradScaler` asks before a step."""
+        raise ValueError(
+            "A GradScaler would scale the gradients of SAM's two passes and take its scale from "
+            "neither: train in bfloat16, which needs no scaling, or call optimizer.step(closure)."
+        )
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | Sequence[Callable[[], Tensor]]) -> Tensor:
@@ -177,15 +214,30 @@ def top_eigenvalue(
     if loss.ndim or iterations < 1 or not params or not loss.requires_grad:
         expected = "Expected a scalar loss of params that require a gradient, and iterations >= 1"
         raise ValueError(f"{expected}, not shape {tuple(loss.shape)} and {iterations=}.")
-    gradient = torch.autograd.grad(loss, params, create_graph=True, materialize_grads=True)
+
+    def differentiate(value: Tensor, *v: Tensor) -> tuple[Tensor, ...]:
+        try:
+            return torch.autograd.grad(
+                value, params, *v, create_graph=not v, retain_graph=True, materialize_grads=True
+            )
+        except RuntimeError as problem:
+            if not re.search("derivative|differentiate|double backward", str(problem)):
+                raise
+            raise ValueError(
+                "A part of the loss has no second derivative in torch: compute the loss without "
+                "torch.compile, and attention inside of "
+                "torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)."
+            ) from None
+
+    gradient = differentiate(loss)
     gradient = torch.cat([g.flatten() for g in gradient])
     if not gradient.requires_grad:  # a linear loss
         return 0.0
     start = torch.randn(len(gradient), generator=generator).to(gradient)
 
     def times_hessian(v: Tensor) -> Tensor:
-        product = torch.autograd.grad(gradient, params, v, True, materialize_grads=True)
-        return torch.cat([h.flatten() for h in product])  # True: the graph is kept
+        product = differentiate(gradient, v)
+        return torch.cat([h.flatten() for h in product])
 
     def power(shift: float) -> float:
         v, value = start, 0.0

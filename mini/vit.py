@@ -99,8 +99,10 @@ class ViT(nn.Module):
         position_std: float = 0.02,
     ):
         super().__init__()
-        if image_size % patch_size:
+        if patch_size < 1 or image_size < 1 or image_size % patch_size:
             raise ValueError(f"patch_size={patch_size} does not divide image_size={image_size}.")
+        if dim < 1:
+            raise ValueError(f"dim={dim}: expected a width of at least 1.")
         if position not in POSITIONS:
             raise ValueError(f"position={position!r}: expected one of {', '.join(POSITIONS)}.")
         if position == "learned-2d" and dim % 2:

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import inspect
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -116,3 +117,9 @@ def is_caught(bug: Bug) -> bool:
         except (Exception, pytest.fail.Exception):
             return True
     return False
+
+
+def defaults(function: Callable) -> dict[str, object]:
+    """What each argument of `function` is by default: numbers that papers give, and tests too."""
+    parameters = inspect.signature(function).parameters.items()
+    return {name: p.default for name, p in parameters if p.default is not inspect.Parameter.empty}

@@ -102,7 +102,8 @@ def jensen_shannon(*logits: Tensor) -> Tensor:
     """Mean Jensen-Shannon divergence of the predictions `softmax(logits)`, each [B, K]; a scalar.
 
     JS(p_1, ..., p_n) = 1/n sum_i KL(p_i || M) with M their mean, in nats, from 0 to ln n (section
-    3). Raises ValueError for fewer than two tensors, or different shapes.
+    3); a logit of -inf is a probability of 0, and 0 log 0 is 0. Raises ValueError for fewer than
+    two tensors, or different shapes.
     """
     shapes = {tuple(one.shape) for one in logits}
     if len(logits) < 2 or len(shapes) > 1 or logits[0].ndim != 2:
@@ -111,6 +112,7 @@ def jensen_shannon(*logits: Tensor) -> Tensor:
             "tensors, all [B, K]."
         )
     log_p = log_softmax(torch.stack(logits), dim=2)  # [n, B, K]
+    log_p = log_p.clamp(min=torch.finfo(log_p.dtype).min)  # 0 times the lowest number is 0
     log_m = log_p.logsumexp(dim=0) - math.log(len(logits))
     return (log_p.exp() * (log_p - log_m)).sum(dim=2).mean()
 

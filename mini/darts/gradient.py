@@ -159,7 +159,8 @@ def discretise(alphas: Tensor, operations: Sequence[str] = OPERATIONS, *, keep: 
 
     On each edge the strongest operation other than none stays; into each node, the `keep` edges
     whose operation is strongest, by softmax weight; other edges become none. Raises ValueError
-    unless there is a logit for each operation, and one more operation than none.
+    unless there is a logit for each operation, and one more operation than none, and for logits
+    that are not a number, of which the first operation would be the strongest.
     """
     if alphas.ndim != 2 or alphas.shape[1] != len(operations) or set(operations) <= {"none"}:
         raise ValueError(
@@ -167,6 +168,8 @@ def discretise(alphas: Tensor, operations: Sequence[str] = OPERATIONS, *, keep: 
             "expected one row an edge, one column an operation, and another operation than none."
         )
     weights = mixture(alphas.detach()).clone()
+    if weights.isnan().any():
+        raise ValueError("Some alphas have no softmax (NaN or +inf): look at the search's losses.")
     weights[:, [name == "none" for name in operations]] = -1
     strength, best = weights.max(dim=1)
     chosen = ["none"] * len(alphas)
@@ -186,7 +189,7 @@ def leave_one_out(
     `score(weights)` tells how good the super-network is with the mixture `weights` [E, O], larger
     being better. On each edge the operation stays, other than none, without which the score is
     lowest. As in DARTS-PT the other weights are not scaled up; unlike there, edges do not wait for
-    each other and nothing is trained in between.
+    each other and nothing is trained in between. Raises ValueError for a score that is NaN.
     """
     chosen = []
     for e in range(len(weights)):
@@ -195,6 +198,8 @@ def leave_one_out(
             if name != "none":
                 rest = weights.detach().clone()
                 rest[e, o] = 0
-                without[name] = score(rest)
+                without[name] = found = score(rest)
+                if any(map(math.isnan, found if isinstance(found, tuple) else (found,))):
+                    raise ValueError(f"Without {name} on edge {e} the score is no number: mend it.")
         chosen.append(min(without, key=without.get))
     return tuple(chosen)

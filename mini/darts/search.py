@@ -57,7 +57,7 @@ def search(
     the weights' own data, the paper's coordinate descent). "joint": with the weights, on the same
     batch and loss. "fixed": not at all. "sampled": nor then, but each step trains one cell drawn by
     `generator` (random search with weight sharing, Li & Talwalkar 2019). Both iterables are gone
-    through again and again. Raises ValueError for another rule.
+    through again and again. Raises ValueError for another rule, and once they give nothing more.
     """
     if rule not in RULES:
         raise ValueError(f"rule={rule!r}: expected one of {', '.join(RULES)}.")
@@ -97,9 +97,17 @@ def search(
 
 
 def again(batches: Iterable[Batch]) -> Iterator[Batch]:
-    """The batches, epoch after epoch."""
+    """The batches, epoch after epoch; ValueError for an epoch without any."""
     while True:
-        yield from batches
+        is_empty = True
+        for batch in batches:
+            is_empty = False
+            yield batch
+        if is_empty:
+            raise ValueError(
+                "There is no batch, or none any more: give a list, or `Batches`, which can be gone "
+                "through again and again, and not a generator or another iterator, which ends."
+            )
 
 
 def random_cell(net: SuperNet, generator: torch.Generator | None = None) -> tuple[str, ...]:
@@ -121,7 +129,7 @@ def alpha_hessian(loss: Loss, weights: list[Tensor], alphas: Tensor) -> Tensor:
 def score(net: SuperNet, batches: Iterable[Batch], weights: Tensor) -> tuple[float, float]:
     """Accuracy of `net` with the mixture `weights`, and its negative loss, which breaks ties.
 
-    Batch norms use each batch's statistics, so batches should be large.
+    Batch norms use each batch's statistics, so batches should be large. Raises ValueError for none.
     """
     right = loss = total = 0.0
     for images, labels in batches:
@@ -129,4 +137,6 @@ def score(net: SuperNet, batches: Iterable[Batch], weights: Tensor) -> tuple[flo
         right += float((logits.argmax(dim=1) == labels).sum())
         loss += float(cross_entropy(logits, labels, reduction="sum"))
         total += len(labels)
+    if not total:
+        raise ValueError("There is no batch to score: give a list, or `Batches`, not an iterator.")
     return right / total, -loss / total

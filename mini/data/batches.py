@@ -39,7 +39,8 @@ class Batches:
     is random is drawn from `generator`, or, as in torch, from the global one. `mean` and `std` are
     [3], for images in [0, 1]. With `device` the whole split is moved there once.
 
-    Raises ValueError if there is no batch, or `pad` is not below the images' size.
+    Raises ValueError if there is no batch, `pad` is not below the images' size, or the split is not
+    one of uint8 images and whole numbers.
     """
 
     def __init__(
@@ -56,7 +57,11 @@ class Batches:
         drop_last: bool = False,
         device: torch.device | str | None = None,
     ) -> None:
-        self.images, self.labels = (tensor.to(device or tensor.device) for tensor in split)
+        images, labels = checked(split)
+        self.images, self.labels = (
+            images.to(device or images.device),
+            labels.to(device or labels.device),
+        )
         self.batch_size = whole_number("batch_size", batch_size, at_least=1)
         self.shuffle, self.pad, self.mirror, self.drop_last = shuffle, pad, mirror, drop_last
         self.generator = torch.default_generator if generator is None else generator
@@ -92,6 +97,31 @@ class Batches:
                 here = slice(start, start + self.batch_size)
                 images = _gather(images, rows[here], columns[here])
             yield images.float().mul_(self.scale).add_(self.offset), self.labels[chosen]
+
+
+def checked(split: Split) -> Split:
+    """The split with its labels in int64, in which -1 is -1 and an index is no mask.
+
+    Raises ValueError unless images are uint8 [N, C, H, W], as all that uses them divides by 255,
+    and labels are whole numbers [N].
+    """
+    images, labels = split
+    if images.dtype != torch.uint8 or images.ndim != 4:
+        raise ValueError(
+            f"The images of a split are {images.dtype} {list(images.shape)}: give uint8 ones "
+            "[N, C, H, W], 0 to 255, which are scaled where they are used."
+        )
+    return Split(images, whole_labels(labels))
+
+
+def whole_labels(labels: Tensor) -> Tensor:
+    """`labels` in int64; raises ValueError unless they are whole numbers [N]."""
+    is_whole = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
+    if labels.ndim != 1 or not is_whole:
+        raise ValueError(
+            f"labels are {labels.dtype} {list(labels.shape)}: give whole numbers [N], one an image."
+        )
+    return labels.long()
 
 
 def whole_number(what: str, value: int, *, at_least: int) -> int:

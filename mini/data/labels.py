@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from mini.data.batches import Split, whole_number
+from mini.data.batches import Split, checked, whole_labels, whole_number
 from mini.data.sets import Dataset, mean_and_std, random_seed
 
 
@@ -28,12 +28,8 @@ def flip_labels(
     Raises ValueError for other labels, shares or numbers of classes.
     """
     num_classes = whole_number("num_classes", num_classes, at_least=2)
-    is_whole = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
-    if labels.ndim != 1 or not is_whole:
-        raise ValueError(
-            f"labels are {labels.dtype} {list(labels.shape)}: give whole numbers [N], one an image."
-        )
-    lowest, highest = map(int, labels.aminmax()) if len(labels) else (0, 0)
+    old = whole_labels(labels)
+    lowest, highest = map(int, old.aminmax()) if len(old) else (0, 0)
     if lowest < 0 or highest >= num_classes:
         raise ValueError(
             f"labels reach from {lowest} to {highest}: expected 0 to {num_classes - 1}, as "
@@ -45,7 +41,7 @@ def flip_labels(
     chosen = torch.randperm(len(labels), generator=generator, device=device)[:n].to(labels.device)
     first = 0 if keep_true else 1  # no step leads back to the true label
     steps = torch.randint(first, num_classes, (n,), generator=generator, device=device)
-    new = labels.to(torch.int64, copy=True)
+    new = old.clone()
     new[chosen] = (new[chosen] + steps.to(labels.device)) % num_classes
     return new.to(labels.dtype)
 
@@ -68,8 +64,9 @@ def select_classes(dataset: Dataset, labels: Sequence[int]) -> Dataset:
     splits = {}
     for part in ("train", "test", "validation"):
         if (split := getattr(dataset, part)) is not None:
-            new = places.to(split.labels.device)[split.labels]
-            splits[part] = Split(split.images[new >= 0], new[new >= 0])
+            images, old = checked(split)
+            new = places.to(old.device)[old]
+            splits[part] = Split(images[new >= 0], new[new >= 0])
             counts = splits[part].labels.bincount(minlength=len(labels))
             if missing := [dataset.classes[labels[i]] for i in (counts == 0).nonzero().flatten()]:
                 raise ValueError(

@@ -107,6 +107,9 @@ class DINOLoss(nn.Module):
     def forward(self, student_logits: Sequence[Tensor], teacher_logits: Sequence[Tensor]) -> Tensor:
         """The loss of all views `[B, K]`, the teacher's first, then an update of the centre.
 
+        Logits in half precision, as autocast gives them, are taken as float32. A batch in which the
+        teacher has a logit that is not finite leaves the centre alone; the loss itself tells of it.
+
         Raises ValueError for shapes that differ, no pair of different views, or another K.
         """
         shapes = {tuple(g.shape) for g in [*student_logits, *teacher_logits]}
@@ -120,6 +123,7 @@ class DINOLoss(nn.Module):
                 f"{len(student_logits)} student and {len(teacher_logits)} teacher views: expected "
                 "the teacher's views among at least two of the student's."
             )
+        student_logits, teacher_logits = self._wide(student_logits), self._wide(teacher_logits)
         P_t = self.targets(teacher_logits)
         total = PairCrossEntropy.apply(self.student_temperature, P_t, *student_logits)
         self._update_center(teacher_logits)
@@ -128,7 +132,13 @@ class DINOLoss(nn.Module):
     @torch.no_grad()
     def _update_center(self, teacher_logits: Sequence[Tensor]) -> None:
         mean = sum(g.mean(dim=0) for g in teacher_logits) / len(teacher_logits)  # of raw outputs
-        self.center.lerp_(mean.to(self.center), 1 - self.center_momentum)
+        mean = mean.to(self.center)
+        # On the device: to ask here whether it is finite would wait for it in every step.
+        mean = torch.where(mean.isfinite().all(), mean, self.center)
+        self.center.lerp_(mean, 1 - self.center_momentum)
+
+    def _wide(self, logits: Sequence[Tensor]) -> list[Tensor]:
+        return [g.to(torch.promote_types(g.dtype, self.center.dtype)) for g in logits]
 
 
 def make_teacher(student: nn.Module) -> nn.Module:
@@ -141,12 +151,16 @@ def update_ema(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
     """theta_t <- m theta_t + (1 - m) theta_s, for every parameter, after the optimiser's step.
 
     As in the authors' code buffers are left alone: batch norm's statistics are the teacher's own.
-    Raises ValueError for a momentum outside [0, 1], or a teacher that shares the student's tensors.
+    Raises ValueError for a momentum outside [0, 1], a teacher that shares the student's tensors, or
+    one whose parameters have other shapes, which `lerp_` would stretch.
     """
     theirs, ours = list(teacher.parameters()), list(student.parameters())
     if not 0 <= momentum <= 1:
         raise ValueError(f"{momentum=}: expected a number in [0, 1].")
-    if {p.data_ptr() for p in theirs} & {p.data_ptr() for p in ours}:
+    if [p.shape for p in theirs] != [p.shape for p in ours]:
+        raise ValueError("Teacher and student differ in shape: make the teacher with make_teacher.")
+    addresses = ({p.data_ptr() for p in own if p.numel()} for own in (theirs, ours))
+    if set.intersection(*addresses):  # what is empty has no address
         raise ValueError("Teacher and student share parameters: make the teacher a deep copy.")
     for theta_t, theta_s in zip(theirs, ours, strict=True):
         theta_t.lerp_(theta_s, 1 - momentum)
@@ -166,6 +180,7 @@ def target_statistics(
     eq. 5), and `outputs` exp(H(mean P_t)), the number of outputs in use, between 1 and K.
     """
     with torch.no_grad():
+        student_logits, teacher_logits = map(loss._wide, (student_logits, teacher_logits))
         P_t = torch.stack(loss.targets(teacher_logits[:2]))  # [2, B, K]
         g = torch.stack([student_logits[1], student_logits[0]])
         log_P_s = log_softmax(g / loss.student_temperature, dim=-1)

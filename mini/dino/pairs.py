@@ -11,6 +11,7 @@ class PairCrossEntropy(torch.autograd.Function):
     T_v = sum over u != v of P_t(u), whose entries add up to M_v, the number of these u. What v adds
     is M_v log sum exp(z) - T_v . z with z = g_s(v) / tau_s, and its gradient (M_v P_s - T_v) /
     tau_s (eq. 2) comes from the same exponentials. In-place: memory is what a large K costs.
+    So the logits are not kept, and a second derivative raises ValueError: it would come out 0.
     """
 
     @staticmethod
@@ -29,4 +30,9 @@ class PairCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple:
+        if torch.is_grad_enabled():  # create_graph=True
+            raise ValueError(
+                "DINOLoss gives no second derivative: for its Hessian add up the cross-entropies "
+                "of all pairs of different views, -(P_t * log_softmax(g_s / tau_s)).sum()."
+            )
         return (None, None, *(x * (gradient / -ctx.tau_s) for x in ctx.saved_tensors))

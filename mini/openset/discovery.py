@@ -9,28 +9,42 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
+from mini.data.batches import whole_labels
+
 
 def purity(clusters: ArrayLike, labels: ArrayLike) -> float:
     """Share of items whose label is their cluster's commonest, in (0, 1]."""
     # Imported where needed, as in `mini.openset.doc`.
     from sklearn.metrics.cluster import contingency_matrix
 
+    if len(labels) == 0:
+        raise ValueError("There is no item, so no purity: give at least one.")
     table = contingency_matrix(labels, clusters)  # [labels, clusters]
     return float(table.max(axis=0).sum() / table.sum())
 
 
 def name_clusters(
-    clusters: Tensor, labels: Tensor, budget: int, generator: torch.Generator
+    clusters: ArrayLike, labels: ArrayLike, budget: int, generator: torch.Generator
 ) -> Tensor:
     """Ask for the labels of `budget` items per cluster; each cluster gets the commonest answer.
 
     `clusters` and `labels` are `[N]`; returns one name for each cluster, `[clusters.max() + 1]`.
-    Raises ValueError for a budget below 1.
+    Raises ValueError for a budget below 1, other shapes, and clusters that are not numbered
+    0, 1, 2 ... without a gap: a cluster of nothing has no name.
     """
+    clusters, labels = (whole_labels(torch.as_tensor(part)) for part in (clusters, labels))
+    if len(clusters) != len(labels) or len(labels) == 0:
+        raise ValueError(f"{len(clusters)} clusters for {len(labels)} labels: give one an item.")
+    numbers = clusters.unique().tolist()
+    if numbers != list(range(len(numbers))):
+        raise ValueError(
+            f"The clusters are numbered {numbers}: number them from 0 on without a gap, as "
+            "numpy.unique(clusters, return_inverse=True)[1] does."
+        )
     if budget < 1:
         raise ValueError(f"budget is {budget}: ask for at least one label per cluster.")
     names = []
-    for cluster in range(int(clusters.max()) + 1):
+    for cluster in numbers:
         members = (clusters == cluster).nonzero().flatten()
         asked = members[torch.randperm(len(members), generator=generator)[:budget]]
         names.append(labels[asked].mode().values)

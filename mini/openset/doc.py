@@ -21,14 +21,18 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity, logsigmoid, one_hot
 
 from mini.data import Dataset, Split
+from mini.data.batches import checked, whole_labels
 from mini.data.sets import mean_and_std
+from mini.training.metrics import one_label_a_row
 
 
 def open_labels(labels: Tensor, seen: Sequence[int]) -> Tensor:
     """Class labels `[N]` as places in `seen`, 0 .. K-1, and -1 for every class not in it.
 
-    Raises ValueError for a class that is named twice.
+    Whatever type the labels have, the places are int64, which has a -1. Raises ValueError for a
+    class that is named twice, or labels that are no whole numbers.
     """
+    labels = whole_labels(labels)
     if len(set(seen)) != len(seen):
         raise ValueError(f"seen={list(seen)} names a class twice: name each once.")
     places = torch.full_like(labels, -1)
@@ -40,13 +44,14 @@ def open_labels(labels: Tensor, seen: Sequence[int]) -> Tensor:
 def seen_only(split: Split, seen: Sequence[int]) -> Split:
     """The images of the classes in `seen`, labelled 0 .. K-1.
 
-    Raises ValueError if one of the classes has no image.
+    Raises ValueError if one of the classes has no image, or the images are not uint8.
     """
-    labels = open_labels(split.labels, seen)
+    images, labels = checked(split)
+    labels = open_labels(labels, seen)
     for place, label in enumerate(seen):
         if not (labels == place).any():
             raise ValueError(f"Class {label} has no image here: choose among those that have.")
-    return Split(split.images[labels >= 0], labels[labels >= 0])
+    return Split(images[labels >= 0], labels[labels >= 0])
 
 
 def closed_world(dataset: Dataset, seen: Sequence[int], *, held_out: float, seed: int) -> Dataset:
@@ -77,7 +82,7 @@ def one_vs_rest_loss(logits: Tensor, labels: Tensor) -> Tensor:
     `logits` is `[B, K]`, `labels` `[B]` in 0 .. K-1; the loss is a scalar. Raises ValueError for
     another label: an image of no seen class must not get here.
     """
-    _check_labels(labels, logits)
+    labels = _check_labels(labels, logits)
     sign = 2 * one_hot(labels, logits.shape[1]) - 1  # [B, K]: 1 at the label, else -1
     return -logsigmoid(sign * logits).sum(dim=1).mean()
 
@@ -89,7 +94,7 @@ def fit_thresholds(probabilities: Tensor, labels: Tensor, *, alpha: float = 3.0)
     own examples x and their mirror images 2 - p. `probabilities` is `[N, K]` in [0, 1], `labels`
     `[N]` in 0 .. K-1. Raises ValueError for other values, or a class without examples.
     """
-    _check_labels(labels, probabilities)
+    labels = _check_labels(labels, probabilities)
     p = probabilities.double()
     if not ((p >= 0) & (p <= 1)).all():
         raise ValueError("Scores must be in [0, 1]: give probabilities (sigmoids), not logits.")
@@ -108,18 +113,21 @@ def predict_open(logits: Tensor, thresholds: Tensor) -> Tensor:
     """The likeliest class, or -1 if every class's probability is below its threshold (section 2.3).
 
     `logits` is `[N, K]`, `thresholds` `[K]` of probabilities; returns labels `[N]`.
-    Raises ValueError for shapes that differ, or thresholds outside [0, 1].
+    Raises ValueError for shapes that differ, thresholds outside [0, 1], or a logit that is NaN.
     """
     if logits.ndim != 2 or thresholds.shape != logits.shape[1:]:
         shapes = f"{list(logits.shape)} and {list(thresholds.shape)}"
         raise ValueError(f"Logits and thresholds have shapes {shapes}: expected [N, K] and [K].")
     if not ((thresholds >= 0) & (thresholds <= 1)).all():
         raise ValueError("Thresholds are compared with probabilities: they must be in [0, 1].")
+    if logits.isnan().any():
+        raise ValueError("Some logits are not a number: look at the training they come from.")
     is_passed = logits.double().sigmoid() >= thresholds.double().to(logits.device)  # [N, K]
     return torch.where(is_passed.any(dim=1), logits.argmax(dim=1), -1)
 
 
-def _check_labels(labels: Tensor, scores: Tensor) -> None:
+def _check_labels(labels: Tensor, scores: Tensor) -> Tensor:
+    """The labels in int64."""
     if scores.ndim != 2 or labels.shape != scores.shape[:1] or len(labels) == 0:
         shapes = f"{list(scores.shape)} and {list(labels.shape)}"
         raise ValueError(f"Scores and labels have shapes {shapes}: expected [N, K] and [N].")
@@ -128,17 +136,23 @@ def _check_labels(labels: Tensor, scores: Tensor) -> None:
             f"Labels reach from {int(labels.min())} to {int(labels.max())}, but the seen classes "
             f"are 0 to {scores.shape[1] - 1}: leave the unseen ones out."
         )
+    return whole_labels(labels)
 
 
 # Measures
 
 
 def open_f1(predicted: ArrayLike, labels: ArrayLike, num_classes: int) -> float:
-    """F1, averaged over the K seen classes and "unknown"; an empty class counts 0."""
+    """F1, averaged over the K seen classes and "unknown"; an empty class counts 0.
+
+    Raises ValueError for an answer or a label that is none of -1 .. K-1, which would not count.
+    """
     # Imported where needed: scikit-learn takes a second to load, and the notebook starts without.
     from sklearn.metrics import f1_score
 
     every = range(-1, num_classes)
+    if not (np.isin(predicted, every).all() and np.isin(labels, every).all()):
+        raise ValueError(f"Answers and labels must be -1 to {num_classes - 1}: see open_labels.")
     return float(f1_score(labels, predicted, labels=every, average="macro", zero_division=0))
 
 
@@ -170,8 +184,15 @@ def oscr(known_scores: ArrayLike, known_correct: ArrayLike, unknown_scores: Arra
 
 
 def class_centres(features: Tensor, labels: Tensor) -> Tensor:
-    """The mean feature vector of each class, `[K, D]`, from `[N, D]` and labels 0 .. K-1."""
-    return torch.stack([features[labels == k].mean(dim=0) for k in range(int(labels.max()) + 1)])
+    """The mean feature vector of each class, `[K, D]`, from `[N, D]` and labels 0 .. K-1.
+
+    Raises ValueError for other labels, or a class without features, which has no mean.
+    """
+    labels = one_label_a_row(features, labels)
+    present, classes = labels.unique().tolist(), list(range(int(labels.max()) + 1))
+    if present != classes:
+        raise ValueError(f"The labels are {present}: give features of every class from 0 on.")
+    return torch.stack([features[labels == k].mean(dim=0) for k in classes])
 
 
 def centre_similarities(features: Tensor, centre: Tensor) -> Tensor:

@@ -181,7 +181,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     ]
 
 
-@torch.inference_mode()
+@torch.no_grad()  # in inference mode the logits could not be trained on
 def predict(
     model: nn.Module, split: Split, data: Dataset, *, batch_size: int = 500, mirror: bool = False
 ) -> Tensor:
@@ -190,14 +190,17 @@ def predict(
     `mirror` averages the logits of each image with those of its mirror image.
     """
     device = next(model.parameters()).device
-    was_training = model.training
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     batches = Batches(split, batch_size, mean=data.mean, std=data.std, shuffle=False, device=device)
     rows = []
-    for images, _ in batches:
-        logits = model(images)
-        rows.append((logits + model(images.flip(3))) / 2 if mirror else logits)
-    model.train(was_training)
+    try:
+        for images, _ in batches:
+            logits = model(images)
+            rows.append((logits + model(images.flip(3))) / 2 if mirror else logits)
+    finally:
+        for module, mode in modes:  # a part may be frozen, in a model that trains
+            module.training = mode
     return torch.cat(rows).float().cpu()
 
 

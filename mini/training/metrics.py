@@ -1,36 +1,41 @@
-"""What the notebooks measure of a classifier, on logits `[N, K]` and integer labels `[N]`."""
+"""What the notebooks measure of a classifier, on logits `[N, K]` and integer labels `[N]`.
+
+Each measure raises ValueError unless there is one label a row, 0 .. K-1, and no logit is NaN, of
+which a comparison would make some number or other.
+"""
 
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from mini.data.batches import whole_labels
+
 
 def accuracy(logits: Tensor, labels: Tensor) -> float:
-    """Share of rows whose largest logit is the label's, in [0, 1].
-
-    Raises ValueError unless there is one label a row, as all measures here do.
-    """
-    one_label_a_row(logits, labels)
+    """Share of rows whose largest logit is the label's, in [0, 1]."""
+    labels = _checked(logits, labels)
     return float((logits.argmax(dim=1) == labels).float().mean())
 
 
 def nll(logits: Tensor, labels: Tensor) -> float:
     """Mean negative log-likelihood of the labels, in nats."""
-    one_label_a_row(logits, labels)
+    labels = _checked(logits, labels)
     return float(cross_entropy(logits, labels))
 
 
 def calibration_error(logits: Tensor, labels: Tensor, *, bins: int = 15) -> float:
     """Expected calibration error, `bins` equal-width bins, in [0, 1] (Guo et al. 2017, eq. 5)."""
-    one_label_a_row(logits, labels)
+    labels = _checked(logits, labels)
     # Imported where needed: it loads matplotlib and scipy, for each worker process seconds.
     from torchmetrics.functional.classification import multiclass_calibration_error
 
     probabilities = logits.softmax(dim=1)
+    if probabilities.isnan().any():
+        raise ValueError("A row of logits with +inf, or all -inf, has no softmax: mend them first.")
     return float(multiclass_calibration_error(probabilities, labels, logits.shape[1], n_bins=bins))
 
 
-def one_label_a_row(rows: Tensor, labels: Tensor) -> None:
-    """Raises ValueError unless `rows` are `[N, D]` and `labels` are `[N]`, and N is not 0.
+def one_label_a_row(rows: Tensor, labels: Tensor) -> Tensor:
+    """The labels in int64; ValueError unless rows are `[N, D]`, labels whole `[N]`, and N is not 0.
 
     Labels in a column would be compared with every row, without a word.
     """
@@ -38,3 +43,16 @@ def one_label_a_row(rows: Tensor, labels: Tensor) -> None:
         raise ValueError(
             f"Labels {list(labels.shape)} for rows {list(rows.shape)}: give one label a row."
         )
+    return whole_labels(labels)
+
+
+def _checked(logits: Tensor, labels: Tensor) -> Tensor:
+    labels = one_label_a_row(logits, labels)
+    if logits.isnan().any():
+        raise ValueError("Some logits are not a number: look at the training they come from.")
+    if labels.min() < 0 or labels.max() >= logits.shape[1]:
+        raise ValueError(
+            f"Labels reach from {int(labels.min())} to {int(labels.max())}, but logits "
+            f"{list(logits.shape)} are of classes 0 to {logits.shape[1] - 1}: leave others out."
+        )
+    return labels

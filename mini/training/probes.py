@@ -29,9 +29,12 @@ def knn_accuracy(
 
     Features are `[N, D]`, scaled to length 1 here; nearest is by cosine, and each neighbour has
     exp(cosine / temperature) votes for its label. Raises ValueError for k outside 1 to N, labels
-    that are not one a row, and features that do not fit or are not finite.
+    that are not whole and one a row, or negative ones of train rows, and features that do not fit
+    or are not finite.
     """
-    _check(train_features, train_labels, test_features, test_labels)
+    train_labels, test_labels = _check(train_features, train_labels, test_features, test_labels)
+    if train_labels.min() < 0:
+        raise ValueError(f"A train label is {int(train_labels.min())}: number classes from 0.")
     if not 1 <= k <= len(train_features):
         raise ValueError(f"{k=}: expected 1 to {len(train_features)}, the number of train rows.")
     train, correct = normalize(train_features, dim=1), 0
@@ -59,12 +62,12 @@ def linear_probe(
     Features are `[N, D]`, standardised here by the train rows. The regression is scikit-learn's:
     multinomial, at most `steps` of L-BFGS from zero, and a penalty |W|^2 / (2 c) beside the sum of
     the losses, which does not shrink as rows are added. Raises ValueError for labels that are not
-    one a row, and features that do not fit or are not finite.
+    whole and one a row, and features that do not fit or are not finite.
     """
     # Imported where needed: worker processes that do not probe start a second earlier.
     from sklearn.linear_model import LogisticRegression
 
-    _check(train_features, train_labels, test_features, test_labels)
+    train_labels, test_labels = _check(train_features, train_labels, test_features, test_labels)
     train, test = (rows.numpy() for rows in _standardised(train_features, test_features))
     regression = LogisticRegression(C=c, max_iter=steps).fit(train, train_labels.numpy(force=True))
     return float(regression.score(test, test_labels.numpy(force=True)))
@@ -100,10 +103,11 @@ def _standardised(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(scaler.transform(train)), torch.from_numpy(scaler.transform(test))
 
 
-def _check(*parts: Tensor) -> None:
+def _check(*parts: Tensor) -> tuple[Tensor, Tensor]:
+    """Both kinds of labels in int64."""
     train_features, train_labels, test_features, test_labels = parts
-    one_label_a_row(train_features, train_labels)
-    one_label_a_row(test_features, test_labels)
+    train_labels = one_label_a_row(train_features, train_labels)
+    test_labels = one_label_a_row(test_features, test_labels)
     if train_features.shape[1] != test_features.shape[1]:
         raise ValueError(
             f"Train rows have {train_features.shape[1]} features, test rows "
@@ -111,3 +115,4 @@ def _check(*parts: Tensor) -> None:
         )
     if not (train_features.isfinite().all() and test_features.isfinite().all()):
         raise ValueError("Some features are not finite: look at the training they come from.")
+    return train_labels, test_labels

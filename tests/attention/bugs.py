@@ -141,14 +141,14 @@ BUGS = [
     ),
     Bug(
         "mini.attention",
-        "x = projected.view(b, t, parts, self.heads, -1)",
+        "x = projected.view(b, t, parts, self.heads, width)",
         "x = projected.view(b, t, self.heads, parts, -1).transpose(2, 3)",
         "queries, keys and values are interleaved by head",
         check.test_self_attention_is_torchs_here,
     ),
     Bug(
         "mini.attention",
-        "x = projected.view(b, t, parts, self.heads, -1)",
+        "x = projected.view(b, t, parts, self.heads, width)",
         "x = projected.view(b, t, parts, -1, self.heads).transpose(3, 4)",
         "a head takes every third column instead of neighbours",
         check.test_self_attention_is_torchs_here,
@@ -180,5 +180,12 @@ BUGS = [
         "pass",
         "biases do not start from zero",
         check.test_initial_matrices_here,
+    ),
+    Bug(
+        "mini.attention",
+        "projected.view(b, t, parts, self.heads, width)",
+        "projected.view(b, t, parts, self.heads, -1)",
+        "of a batch of nothing, the width of a head could be anything",
+        partial(check.test_a_batch_of_nothing_gives_nothing, "self"),
     ),
 ]

@@ -487,3 +487,12 @@ def test_queries_and_keys_of_different_widths_are_refused():
 def test_lengths_that_are_none_are_refused(lengths):
     with pytest.raises(ValueError, match="whole numbers from 0 to 5"):
         padding_mask(torch.tensor(lengths), 5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_batch_of_nothing_gives_nothing(kind):
+    module, sequences = build(kind), [x[:0] for x in inputs(kind)]
+    found = module(*sequences)
+    assert found.shape == sequences[0].shape
+    found.sum().backward()
+    assert module.weights(*sequences).shape[0] == 0

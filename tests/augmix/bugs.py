@@ -264,4 +264,25 @@ BUGS = [
         "motion blur with the whole Gaussian, which also moves the image",
         corruption("test_motion_blur_is_half_a_gaussian_along_a_line"),
     ),
+    Bug(
+        "mini.augmix.mixing",
+        "    log_p = log_p.clamp(min=torch.finfo(log_p.dtype).min)",
+        "    log_p = log_p",
+        "a logit of -inf makes the divergence NaN",
+        check.test_a_logit_of_minus_infinity_is_a_probability_of_zero,
+    ),
+    Bug(
+        "mini.corruptions.blurs",
+        "int(4 * sigma + 0.5)",
+        "int(4 / sigma + 0.5)",
+        "a narrow blur is cut off late and a wide one early",
+        partial(check_corruptions.test_the_gaussian_ends_at_four_sigma, 1.5),
+    ),
+    Bug(
+        "mini.corruptions.families",
+        "(80, 65, 58, 50, 40)",
+        "(81, 65, 58, 50, 40)",
+        "a severity is not that of the data set",
+        check_corruptions.test_the_parameters_are_those_of_the_script,
+    ),
 ]

@@ -18,6 +18,7 @@ from torchvision.transforms.v2 import functional as tv
 from mini import augmix, data
 from mini.augmix import operations
 from mini.augmix.operations import OPERATIONS, operate
+from tests.planted import defaults
 
 NAMES = list(OPERATIONS)
 TABLES = ("equalize", "posterize", "solarize")  # exact; the others may differ by one of 255 levels
@@ -354,6 +355,27 @@ def test_certain_predictions_of_different_classes_reach_the_bound():
     assert all(torch.isfinite(one.grad).all() for one in logits)
 
 
+def test_a_logit_of_minus_infinity_is_a_probability_of_zero():
+    """It was NaN, of 0 times infinity; the value is scipy's, the gradient that of a low logit."""
+    excluded = [torch.tensor([[0.0, 0.0, -math.inf]]), torch.tensor([[0.0, 0.0, 0.0]])]
+    low = [logits.clamp(min=-1000.0) for logits in excluded]  # exp(-1000) is 0 in float64
+    p = [[0.5, 0.5, 0.0], [1 / 3] * 3]
+    expected = rel_entr(p, np.mean(p, axis=0)).sum(1).mean()
+    assert expected == pytest.approx(0.132, abs=5e-4)
+    gradients = []
+    for logits in (excluded, low):
+        logits = [one.double().requires_grad_() for one in logits]
+        value = augmix.jensen_shannon(*logits)
+        assert float(value.detach()) == pytest.approx(expected, rel=1e-12)
+        gradients.append(torch.autograd.grad(value, logits))
+    for mine, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(mine, other, rtol=0, atol=1e-15)
+    both = augmix.jensen_shannon(excluded[0], excluded[0])
+    assert float(both) == pytest.approx(0, abs=1e-6)
+    for broken in (math.nan, math.inf):
+        assert augmix.jensen_shannon(excluded[0], torch.tensor([[0.0, 0.0, broken]])).isnan()
+
+
 def test_where_predictions_agree_neither_value_nor_gradient_is_there():
     logits = torch.randn(5, 10, dtype=torch.float64, requires_grad=True)
     value = augmix.jensen_shannon(logits, logits, logits)
@@ -367,3 +389,9 @@ def test_predictions_of_different_shapes_or_too_few_are_refused():
     for bad in ((), (two,), (two, two[:3]), (two, two[:, :5]), (two[0], two[0])):
         with pytest.raises(ValueError, match="give at least two tensors, all"):
             augmix.jensen_shannon(*bad)
+
+
+def test_defaults_are_those_of_the_paper():
+    expected = {"width": 3, "depth": None, "alpha": 1.0, "severity": 3, "generator": None}
+    assert defaults(augmix.augmix) == defaults(augmix.draw) == expected
+    assert defaults(augmix.objective) == {"weight": 12.0, "views": 2}

@@ -13,7 +13,7 @@ from PIL import Image
 from scipy import ndimage
 
 from mini import data
-from mini.corruptions import CORRUPTIONS, corrupt
+from mini.corruptions import CORRUPTIONS, blurs, corrupt, families
 
 NAMES = sorted(CORRUPTIONS)
 RANDOM = {"gaussian_noise", "shot_noise", "impulse_noise", "speckle_noise", "glass_blur"}
@@ -98,14 +98,27 @@ def test_higher_severity_is_further_away(name):
 
 
 def test_the_parameters_are_those_of_the_script():
-    assert len(CORRUPTIONS) == 15
-    assert all(len(parameters) == 5 for _, parameters in CORRUPTIONS.values())
-    assert level("gaussian_noise", 1) == 0.04
-    assert level("shot_noise", 5) == 50
-    assert level("impulse_noise", 3) == 0.03
-    assert level("contrast", 5) == 0.15
-    assert level("jpeg_compression", 4) == 50
-    assert level("fog", 3) == (0.75, 2.5)
+    """make_cifar_c.py of hendrycks/robustness at commit ca36008; zooms are arange(1, c, .01)."""
+    published = {
+        "gaussian_noise": [0.04, 0.06, 0.08, 0.09, 0.10],
+        "shot_noise": [500, 250, 100, 75, 50],
+        "impulse_noise": [0.01, 0.02, 0.03, 0.05, 0.07],
+        "speckle_noise": [0.06, 0.1, 0.12, 0.16, 0.2],
+        "gaussian_blur": [0.4, 0.6, 0.7, 0.8, 1],
+        "glass_blur": [(0.05, 1, 1), (0.25, 1, 1), (0.4, 1, 1), (0.25, 1, 2), (0.4, 1, 2)],
+        "defocus_blur": [(0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1)],
+        "motion_blur": [(6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5)],
+        "zoom_blur": [1.06, 1.11, 1.16, 1.21, 1.26],
+        "fog": [(0.2, 3), (0.5, 3), (0.75, 2.5), (1, 2), (1.5, 1.75)],
+        "brightness": [0.05, 0.1, 0.15, 0.2, 0.3],
+        "contrast": [0.75, 0.5, 0.4, 0.3, 0.15],
+        "saturate": [(0.3, 0), (0.1, 0), (1.5, 0), (2, 0.1), (2.5, 0.2)],
+        "jpeg_compression": [80, 65, 58, 50, 40],
+        "pixelate": [0.95, 0.9, 0.85, 0.75, 0.65],
+    }
+    table = families.CORRUPTIONS
+    assert {name: list(parameters) for name, (_, parameters) in table.items()} == published
+    assert all(function.__name__ == name for name, (function, _) in table.items())
 
 
 def test_nothing_is_created_on_another_device():
@@ -150,6 +163,18 @@ def test_gaussian_blur_is_that_of_scipy(severity):
     sigma = level("gaussian_blur", severity)
     expected = ndimage.gaussian_filter(noise().numpy(), (0, 0, sigma, sigma), mode="nearest")
     agree(corrupt(noise(), "gaussian_blur", severity), cut(expected))
+
+
+@pytest.mark.parametrize("sigma", [0.1, 0.4, 0.7, 1, 1.5, 2.2])
+def test_the_gaussian_ends_at_four_sigma(sigma):
+    """The answer to one point is the kernel itself, to the last weight: scipy's, in float64."""
+    point = torch.zeros(1, 3, 41, 41, dtype=torch.float64)
+    point[..., 20, 20] = 1
+    found = blurs.gaussian(point, sigma)
+    expected = ndimage.gaussian_filter(point.numpy(), (0, 0, sigma, sigma), mode="nearest")
+    torch.testing.assert_close(found, torch.from_numpy(expected), rtol=1e-12, atol=0)
+    reach = int(4 * sigma + 0.5)
+    assert (found[0, 0, 20] > 0).nonzero().flatten().tolist() == [*range(20 - reach, 21 + reach)]
 
 
 @each_severity

@@ -1,5 +1,8 @@
 """Bugs in DARTS: several from reports on public repositories."""
 
+import math
+from functools import partial
+
 from tests.darts import test_darts as check
 from tests.planted import Bug
 
@@ -143,5 +146,26 @@ BUGS = [
         "affine=True, track_running_stats=True)\n    if",
         "batch norms of the search have a scale that fights the mixing weights",
         check.test_searching_norms_have_no_scale_and_no_memory,
+    ),
+    Bug(
+        "mini.darts.gradient",
+        "if weights.isnan().any():",
+        "if False:",
+        "alphas of NaN are a cell of skips",
+        partial(check.test_alphas_that_are_no_numbers_are_no_cell, math.nan),
+    ),
+    Bug(
+        "mini.darts.search",
+        "steps=steps, warmup=0)",
+        "steps=steps, warmup=0.1)",
+        "the weights' learning rate is warmed up",
+        check.test_the_rate_falls_here,
+    ),
+    Bug(
+        "mini.darts.cells",
+        "if position else x",
+        "if not position else x",
+        "the first cell is halved, and no other",
+        partial(check.test_cells_are_halved_in_between_and_nowhere_else, 2),
     ),
 ]

@@ -4,6 +4,7 @@ import copy
 import itertools
 import json
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from torch.func import grad, jvp
 from mini import darts
 from mini.darts import cell_table, cells, search
 from mini.data import Dataset, Split
+from tests.planted import defaults
 
 OPS = ("none", "skip", "conv3x3", "avg3x3")
 
@@ -388,6 +390,24 @@ def test_alphas_of_another_shape_are_refused(shape, operations):
         darts.discretise(torch.zeros(shape), operations)
 
 
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+def test_alphas_that_are_no_numbers_are_no_cell(wrong):
+    """They were (skip, skip, skip)."""
+    for place in ((1, 2), ...):
+        alphas = torch.zeros(3, 4)
+        alphas[place] = wrong
+        with pytest.raises(ValueError, match="have no softmax"):
+            darts.discretise(alphas)
+    excluded = torch.tensor([[0.0, -math.inf, 1, 0]]).expand(3, 4)  # an operation taken out
+    assert darts.discretise(excluded) == ("conv3x3",) * 3
+
+
+@pytest.mark.parametrize("score", [math.nan, (0.1, math.nan), torch.tensor(math.nan)])
+def test_a_score_that_is_no_number_leaves_nothing_out(score):
+    with pytest.raises(ValueError, match="Without skip on edge 0 the score is no number"):
+        darts.leave_one_out(lambda _: score, torch.full((3, 4), 0.25))
+
+
 def test_leave_one_out_keeps_what_is_missed_most():
     worth = torch.tensor([[5.0, 1, 2, 3], [5, 3, 2, 1], [5, 0, 1, 0]])
     weights = darts.mixture(torch.zeros(3, 4))
@@ -509,6 +529,57 @@ def test_sampled_cells_have_no_none_and_all_occur():
     net, g = darts.SuperNet(2, depth=1), torch.Generator().manual_seed(0)
     drawn = {search.random_cell(net, g) for _ in range(400)}
     assert drawn == set(cells.all_cells(OPS[1:]))
+
+
+ENDS = (list, itertools.cycle)
+
+
+@pytest.mark.parametrize("which", ["weight_batches", "alpha_batches"])
+def test_batches_that_end_or_are_none_are_refused(which):
+    """The search spun for ever. Endless ones need not be gone through again."""
+    exhausted = iter(batches(1))
+    next(exhausted)
+    for some in (iter([]), exhausted, (batch for batch in batches(2))):
+        with pytest.raises(ValueError, match="There is no batch, or none any more"):
+            searched("first", **{which: some})
+    with pytest.raises(ValueError, match="There is no batch"):
+        next(search.again([]))
+    again, endless = (searched("first", 8, **{which: make(batches())}) for make in ENDS)
+    assert torch.equal(again.alphas, endless.alphas)
+    net = darts.SuperNet(4, depth=1)
+    with pytest.raises(ValueError, match="no batch to score"):
+        search.score(net, exhausted, darts.mixture(net.alphas))
+
+
+def test_the_rate_of_the_weights_falls_from_the_first_step_on_as_half_a_cosine(monkeypatch):
+    """Without a ramp: (1 + cos(pi (k + 1/2) / steps)) / 2 of it in step k (appendix A.1.1)."""
+    rates = []
+
+    def spy(train_loss, val_loss, weights, alphas, lr, **options):
+        rates.append(lr)
+        return [torch.zeros_like(alphas[0])]
+
+    monkeypatch.setattr(search, "hypergradient", spy)
+    searched("second", 8)
+    expected = [0.1 * (1 + math.cos(math.pi * (k + 0.5) / 8)) / 2 for k in range(8)]
+    assert rates == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_rate_falls_here():
+    with pytest.MonkeyPatch.context() as patch:
+        test_the_rate_of_the_weights_falls_from_the_first_step_on_as_half_a_cosine(patch)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_cells_are_halved_in_between_and_nowhere_else(depth):
+    skips = partial(map, cells.operation, ["skip"] * 3, [2] * 3)
+    net, sizes = cells.CellNet(skips, 2, depth=depth), []
+    for cell in net.cells:
+        cell.register_forward_hook(
+            lambda _, inputs, output: sizes.append((inputs[0].shape[-1], output.shape[-1]))
+        )
+    net(batches(1)[0][0])
+    assert sizes == [(8 // 2**k, 8 // 2**k) for k in range(depth)]
 
 
 def test_an_unknown_rule_is_refused():
@@ -654,10 +725,18 @@ def test_a_table_of_other_settings_is_not_used(tmp_path, monkeypatch):
     data = tiny()
     path = cell_table.path_of(data)
     path.parent.mkdir(parents=True)
-    path.write_text(json.dumps({"settings": {"epochs": 99}, "n_test": 40, "cells": []}))
+    rows = [
+        {"cell": cells.title(cell), "accuracy": [0.5]}
+        for cell in {cells.canonical(cell) for cell in cells.all_cells()}
+    ]
+    good = {"settings": cell_table.SETTINGS, "n_test": 40, "cells": rows}
     monkeypatch.setattr(cell_table, "make", lambda *a, **k: {"settings": {}, "cells": []})
-    with pytest.raises(KeyError):  # the new record, empty, was asked for instead
-        cell_table.table(data)
+    for change in ({"settings": {"epochs": 99}}, {"n_test": 41}, {"settings": None}):
+        path.write_text(json.dumps(good | change))
+        with pytest.raises(KeyError):  # the new record, empty, was asked for instead
+            cell_table.table(data)
+    path.write_text(json.dumps(good))
+    assert set(cell_table.table(data)) == set(cells.all_cells())
 
 
 @pytest.mark.parametrize(
@@ -680,3 +759,31 @@ def test_committed_tables_are_whole(path):
         if not cells.is_connected(cell):  # a constant answer: chance
             assert max(row["accuracy"]) < 0.15
         assert math.isfinite(sum(row["accuracy"]))
+
+
+def test_the_optimizers_are_those_of_the_paper(monkeypatch):
+    """SGD: momentum 0.9, decay 3e-4; Adam: betas (0.5, 0.999), decay 1e-3 (appendix A.1.1)."""
+    made = {}
+
+    def spy(kind):
+        def make(params, *args, **options):
+            optimizer = kind(params, *args, **options)
+            made[kind.__name__] = optimizer.defaults
+            return optimizer
+
+        return make
+
+    for kind in (torch.optim.SGD, torch.optim.Adam):
+        monkeypatch.setattr(torch.optim, kind.__name__, spy(kind))
+    searched("first", 1)
+    found = {name: made["SGD"][name] for name in ("lr", "momentum", "weight_decay")}
+    assert found == {"lr": 0.1, "momentum": 0.9, "weight_decay": 3e-4}
+    found = {name: made["Adam"][name] for name in ("lr", "betas", "weight_decay")}
+    assert found == {"lr": 0.05, "betas": (0.5, 0.999), "weight_decay": 1e-3}
+
+
+def test_defaults_are_those_of_the_paper():
+    found = defaults(darts.hypergradient)
+    assert (found["order"], found["epsilon"]) == ("second", 0.01)
+    assert defaults(darts.discretise)["keep"] == 2
+    assert cells.OPERATIONS == ("none", "skip", "conv3x3", "avg3x3")

@@ -186,10 +186,10 @@ BUGS = [
     ),
     Bug(
         "mini.data.labels",
-        "labels.to(torch.int64, copy=True)",
-        "labels.long()",
+        "new = old.clone()",
+        "new = old",
         "the caller's labels are flipped too, and nothing seems wrong",
-        test_labels.test_a_share_of_the_labels_is_flipped,
+        test_labels.test_the_labels_that_were_given_stay_as_they_were,
     ),
     Bug(
         "mini.data.labels",
@@ -281,5 +281,33 @@ BUGS = [
         "path.write_bytes(temporary.read_bytes())",
         "a copy instead of a rename can be seen half-written",
         test_faults.test_a_write_is_whole_or_absent,
+    ),
+    Bug(
+        "mini.data.batches",
+        "images.dtype != torch.uint8 or ",
+        "",
+        "images in [0, 1] are divided by 255 again",
+        test_batches.test_a_split_of_other_images_or_labels_is_refused,
+    ),
+    Bug(
+        "mini.data.batches",
+        "return labels.long()",
+        "return labels",
+        "labels in bytes index as masks",
+        test_labels.test_labels_of_any_whole_type_select_the_same_classes,
+    ),
+    Bug(
+        "mini.data.batches",
+        "torch.arange(height, device=device) + shifts_y",
+        "torch.arange(height, device=device) - shifts_y",
+        "images are shifted against what was drawn",
+        partial(test_batches.check_shift, 2, 0),
+    ),
+    Bug(
+        "mini.data.batches",
+        "images.max() <= 1",
+        "images.max() < 1",
+        "a white pixel is no image",
+        test_batches.test_a_unit_image_may_be_one_and_no_more,
     ),
 ]

@@ -87,6 +87,7 @@ def test_augmentation_is_decided_by_the_generator_alone():
 
 
 identity = {"mean": [0.0] * 3, "std": [1 / 255] * 3}  # leaves pixels as 0..255
+still = identity | {"shuffle": False}
 
 
 @given(
@@ -233,3 +234,47 @@ def test_images_that_are_no_floats_between_zero_and_one_are_refused():
     ):
         with pytest.raises(ValueError, match=words):
             unit_images(bad)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32])
+def test_labels_of_another_type_come_out_in_int64(dtype):
+    split = numbered_split(5)
+    _, labels = next(iter(data.Batches(split._replace(labels=split.labels.to(dtype)), 5, **still)))
+    assert (labels.dtype, labels.tolist()) == (torch.int64, split.labels.tolist())
+
+
+def test_a_split_of_other_images_or_labels_is_refused():
+    """Images in [0, 1] were divided by 255 once more; a column of labels is compared with rows."""
+    images, labels = numbered_split(5)
+    for other in (images / 255, images.float(), images.int(), images[0]):
+        with complains("The images of a split are", str(other.dtype), "give uint8 ones"):
+            data.Batches(data.Split(other, labels), 2, **still)
+    for other in (labels.float(), labels[:, None], labels > 0):
+        with complains("labels are", "give whole numbers [N]"):
+            data.Batches(data.Split(images, other), 2, **still)
+
+
+@pytest.mark.parametrize(("down", "right"), [(2, 0), (0, 3), (-1, 2)])
+def test_batches_shift_by_what_is_drawn_and_not_back(down, right):
+    check_shift(down, right)
+
+
+def check_shift(down: int, right: int) -> None:
+    """Row y of the shifted image is row y + shift of the image, here far from the border."""
+    drawn = torch.tensor([[[down]], [[right]]])
+    split = data.Split(noise(1), torch.zeros(1, dtype=torch.int64))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "randint", lambda *size, **options: drawn)
+        ((images, _),) = data.Batches(split, 1, pad=4, **still)
+        shown = data.augment(split.images, generator=torch.Generator(), pad=4, mirror=False)
+    inside = slice(4, 28)
+    moved = split.images[:, :, 4 + down : 28 + down, 4 + right : 28 + right]
+    torch.testing.assert_close(images[:, :, inside, inside], moved.float())
+    assert shown[:, :, inside, inside].equal(moved)
+
+
+def test_a_unit_image_may_be_one_and_no_more():
+    unit_images(torch.ones(1, 3, 2, 2))
+    unit_images(torch.zeros(1, 3, 2, 2))
+    with pytest.raises(ValueError, match=r"give values in \[0, 1\]"):
+        unit_images(torch.full((1, 3, 2, 2), 1 + 2**-23))

@@ -1,6 +1,7 @@
 """Wrong labels, and data sets divided by class."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -43,6 +44,12 @@ def test_a_share_of_the_labels_is_flipped(labels, share, spare, keep_true, dtype
     assert all(0 <= label < 7 + spare for label in new.tolist())
     again = data.flip_labels(old, share, generator=generator(seed), **options)
     assert new.equal(again)
+
+
+def test_the_labels_that_were_given_stay_as_they_were():
+    old = torch.arange(20) % 4
+    data.flip_labels(old, 1.0, num_classes=4, keep_true=False, generator=generator(0))
+    assert old.equal(torch.arange(20) % 4)
 
 
 def test_flipped_labels_are_uniform_over_the_classes_they_are_drawn_from():
@@ -205,3 +212,21 @@ def test_classes_that_cannot_be_divided_are_refused():
     )
     with complains("test images have none of class c", "load more images"):
         data.select_classes(lacking, [4, 2])
+
+
+def test_labels_of_any_whole_type_select_the_same_classes():
+    """An index of uint8 is a mask."""
+    dataset = numbered_dataset()
+    narrow = replace(
+        dataset,
+        **{
+            part: split._replace(labels=split.labels.byte())
+            for part in ("train", "test", "validation")
+            if (split := getattr(dataset, part)) is not None
+        },
+    )
+    for part in ("train", "test", "validation"):
+        expected, found = (getattr(data.select_classes(d, [5, 2]), part) for d in (dataset, narrow))
+        assert found.images.equal(expected.images)
+        assert found.labels.equal(expected.labels)
+        assert found.labels.dtype == torch.int64

@@ -2,6 +2,8 @@
 
 from functools import partial
 
+import torch
+
 from tests.dino import test_dino as check
 from tests.planted import Bug
 
@@ -50,8 +52,8 @@ BUGS = [
     ),
     Bug(
         "mini.dino.loss",
-        "lerp_(mean.to(self.center), 1 - self.center_momentum)",
-        "lerp_(mean.to(self.center), self.center_momentum)",
+        "lerp_(mean, 1 - self.center_momentum)",
+        "lerp_(mean, self.center_momentum)",
         "m and 1 - m are swapped in the centre",
         check.test_constant_outputs_are_forgotten_by_the_centre_at_the_known_pace,
     ),
@@ -181,5 +183,44 @@ BUGS = [
         "",
         "pixels outside the box shine through at its edge",
         partial(check.test_crop_is_torchvisions_for_the_same_box, 32),
+    ),
+    Bug(
+        "mini.dino.loss",
+        "torch.where(mean.isfinite().all(), mean, self.center)",
+        "mean",
+        "one batch of NaN poisons the centre for ever",
+        check.test_a_batch_that_is_no_number_leaves_the_centre_as_it_was,
+    ),
+    Bug(
+        "mini.dino.loss",
+        "return [g.to(torch.promote_types(g.dtype, self.center.dtype)) for g in logits]",
+        "return list(logits)",
+        "under autocast the logits are of another type than the targets",
+        partial(check.test_logits_in_half_precision_have_the_loss_of_their_values, torch.bfloat16),
+    ),
+    Bug(
+        "mini.dino.pairs",
+        "if torch.is_grad_enabled():",
+        "if False:",
+        "the Hessian is zero, without a word",
+        check.test_the_hessian_is_refused_where_it_would_come_out_zero_and_is_that_of_the_pairs,
+    ),
+    Bug(
+        "mini.dino.pairs",
+        "(everything - P_t[v], len(P_t) - 1)",
+        "(everything - P_t[v], 1)",
+        "the number of teacher views is taken to be two",
+        partial(
+            check.test_any_number_of_teacher_views_has_the_loss_and_gradient_of_the_double_loop,
+            4,
+            3,
+        ),
+    ),
+    Bug(
+        "mini.dino.loss",
+        "for p in own if p.numel()}",
+        "for p in own}",
+        "empty parameters, which have no address, look shared",
+        check.test_ema_takes_parameters_of_nothing,
     ),
 ]

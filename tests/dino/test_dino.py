@@ -18,9 +18,10 @@ from torch.nn.functional import log_softmax, normalize, softmax
 from torchvision.transforms.functional import InterpolationMode
 from torchvision.transforms.functional import resized_crop as torchvision_crop
 
-from mini import dino, vit
+from mini import dino, sam, vit
 from mini.dino import crops
 from mini.training import models
+from tests.planted import defaults
 
 OUT = 24  # K
 
@@ -138,6 +139,103 @@ def test_gradient_of_the_loss_is_that_of_finite_differences():
         return loss_of(4)(student, logits(2, batch=2, out=4, seed=8))
 
     assert torch.autograd.gradcheck(value, student)
+
+
+@pytest.mark.parametrize(("student", "teacher"), [(3, 3), (4, 3), (6, 4), (5, 1)])
+def test_any_number_of_teacher_views_has_the_loss_and_gradient_of_the_double_loop(student, teacher):
+    ours, views = loss_of(), [g.requires_grad_() for g in logits(student)]
+    answers = logits(teacher, seed=7)
+    P_t = [softmax(g / 0.04, dim=-1) for g in answers]
+    terms = [
+        -(P_t[u] * log_softmax(views[v] / 0.1, dim=-1)).sum(dim=-1).mean()
+        for u in range(teacher)
+        for v in range(student)
+        if u != v
+    ]
+    expected = sum(terms) / len(terms)
+    found = ours(views, answers)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=0)
+    for mine, other in zip(
+        torch.autograd.grad(found, views),
+        torch.autograd.grad(expected, views, materialize_grads=True),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine, other, rtol=1e-9, atol=1e-12)
+
+
+def test_the_hessian_is_refused_where_it_would_come_out_zero_and_is_that_of_the_pairs():
+    """Of a linear student, of three views, and a teacher, of two."""
+    w = nn.Parameter(torch.cat(logits(1, batch=4, out=3)))
+    views, teacher = logits(3, batch=5, out=3, seed=2), logits(2, batch=5, out=4, seed=1)
+    weights, student = [w], [view @ w.T for view in views]
+    with pytest.raises(ValueError, match="add up the cross-entropies of all pairs"):
+        sam.top_eigenvalue(loss_of(4)(student, teacher), weights, iterations=5)
+    with pytest.raises(ValueError, match="no second derivative"):
+        torch.autograd.grad(loss_of(4)(student, teacher), weights, create_graph=True)
+    # What the error says to do.
+    P_t = loss_of(4).targets(teacher)
+    pairs = [(u, v) for u in range(2) for v in range(3) if u != v]
+    value = sum(-(P_t[u] * log_softmax(student[v] / 0.1, -1)).sum() for u, v in pairs)
+    value = value / (len(pairs) * 5)
+    torch.testing.assert_close(value, loss_of(4)(student, teacher))
+    generator = torch.Generator().manual_seed(0)
+    top = sam.top_eigenvalue(value, weights, iterations=300, generator=generator)
+    # 1 / tau_s^2 sum over pairs, images of (diag P - P P') (x) x x', over the number of terms.
+    H = torch.zeros(12, 12, dtype=torch.float64)
+    for _, v in pairs:
+        for x, g in zip(views[v], student[v].detach(), strict=True):
+            P = softmax(g / 0.1, -1)
+            H += torch.kron(P.diag() - torch.outer(P, P), torch.outer(x, x))
+    expected = torch.linalg.eigvalsh(H / 0.1**2 / (len(pairs) * 5))[-1]
+    assert top == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_a_batch_that_is_no_number_leaves_the_centre_as_it_was():
+    """One NaN made the centre, and with it each later loss, NaN for ever."""
+    ours, good = loss_of(), logits(2, seed=1)
+    ours(logits(2), good)
+    before = ours.center.clone()
+    for wrong in (math.nan, math.inf, -math.inf):
+        bad = [g.clone() for g in good]
+        bad[1][2, 3] = wrong
+        value = ours(logits(2), bad)
+        assert torch.equal(ours.center, before)
+        assert not value.isfinite() or wrong == -math.inf  # which has a softmax
+    ours(logits(2), good)
+    torch.testing.assert_close(ours.center, 0.9 * before + 0.1 * torch.cat(good).mean(dim=0))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_logits_in_half_precision_have_the_loss_of_their_values(dtype):
+    """A raw error about a dot product. They are rounded before, and nowhere here."""
+    ours, wide = dino.DINOLoss(OUT), dino.DINOLoss(OUT)
+    student = [g.to(dtype).requires_grad_() for g in logits(3)]
+    teacher = [g.to(dtype) for g in logits(2, seed=1)]
+    same = [g.detach().float().requires_grad_() for g in student]
+    found, expected = ours(student, teacher), wide(same, [g.float() for g in teacher])
+    assert found.dtype == torch.float32
+    assert torch.equal(found, expected)
+    assert torch.equal(ours.center, wide.center)
+    for half, full in zip(
+        torch.autograd.grad(found, student), torch.autograd.grad(expected, same), strict=True
+    ):
+        assert torch.equal(half, full.to(dtype))
+    statistics = dino.target_statistics(ours, student, teacher)
+    assert statistics == dino.target_statistics(wide, same, [g.float() for g in teacher])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_network_trains_under_autocast(dtype):
+    torch.manual_seed(0)
+    student, ours = network(), dino.DINOLoss(OUT)
+    views = [torch.randn(3, 3, 16, 16) for _ in range(3)]
+    expected = dino.DINOLoss(OUT)(student(views), student(views[:2]))
+    with torch.autocast("cpu", dtype):
+        found = ours(student(views), student(views[:2]))
+    found.backward()
+    assert all(p.grad.isfinite().all() for p in student.parameters())
+    # Cosines are off by the rounding of their 8 bits (bfloat16), times 1 / tau of the teacher.
+    assert float(found) == pytest.approx(float(expected), abs=2 * 2**-8 / 0.04)
 
 
 def test_huge_logits_give_a_finite_loss_and_gradient():
@@ -368,6 +466,26 @@ def test_ema_leaves_the_statistics_of_batch_norm_alone():
     assert teacher.running_mean.abs().max() == 0
 
 
+def test_ema_takes_parameters_of_nothing():
+    """What is empty has no address, or the same one: it looked shared."""
+    student = nn.ParameterList([nn.Parameter(torch.ones(2)), nn.Parameter(torch.zeros(0, 3))])
+    student.append(nn.Parameter(torch.zeros(0)))
+    teacher = dino.make_teacher(student)
+    with torch.no_grad():
+        student[0].zero_()
+    dino.update_ema(teacher, student, 0.75)
+    assert teacher[0].tolist() == [0.75, 0.75]
+
+
+def test_ema_refuses_a_teacher_of_another_shape():
+    """[2, 3] and [2, 1] would be stretched to each other."""
+    for teacher in (nn.Linear(3, 2), nn.Linear(1, 2, bias=False), nn.Linear(3, 1, bias=False)):
+        with pytest.raises(ValueError, match="differ in shape"):
+            dino.update_ema(teacher, nn.Linear(1, 2), 0.9)
+    with pytest.raises(ValueError, match="differ in shape"):
+        dino.update_ema(nn.Linear(3, 2, bias=False), nn.Linear(1, 2, bias=False), 0.9)
+
+
 def test_ema_refuses_a_teacher_that_is_the_student():
     student = network()
     for teacher in (student, copy.copy(student)):
@@ -562,3 +680,13 @@ def test_bounded_logits_bound_the_student():
     worst = torch.ones(1, out, dtype=torch.float64)
     worst[0, 0] = -1.0
     assert float(log_softmax(worst / tau, dim=-1)[0, 0]) > -(2 / tau + math.log(out))
+
+
+def test_defaults_are_those_of_the_paper():
+    """Temperatures and momentum of the centre (section 3.1), head (appendix C), crops."""
+    expected = {"student_temperature": 0.1, "teacher_temperature": 0.04, "center_momentum": 0.9}
+    assert defaults(dino.DINOLoss) == expected
+    assert defaults(dino.DINOHead) == {"hidden": 2048, "bottleneck": 256}
+    found = defaults(crops.multicrop)
+    assert (found["global_scale"], found["local_scale"]) == ((0.4, 1.0), (0.1, 0.4))
+    assert (found["local_size"], found["mirror"], found["colour"]) == (16, False, 0.0)

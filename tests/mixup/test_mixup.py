@@ -82,6 +82,22 @@ def test_loss_agrees_with_torch_and_timm():
     torch.testing.assert_close(loss, theirs, rtol=0, atol=1e-12)
 
 
+def test_a_logit_of_minus_infinity_costs_nothing_where_its_target_is_zero():
+    """It was NaN, of 0 times infinity, in value and gradient."""
+    targets = torch.tensor([[0.25, 0.75, 0.0]], dtype=torch.float64)
+    found = []
+    for lowest in (-math.inf, -1000.0):
+        logits = torch.tensor([[1.0, 2.0, lowest]], dtype=torch.float64, requires_grad=True)
+        value = mixup.soft_cross_entropy(logits, targets)
+        found.append((value.detach(), *torch.autograd.grad(value, logits)))
+    for mine, other in zip(*found, strict=True):
+        torch.testing.assert_close(mine, other, rtol=0, atol=0)
+    expected = math.log(math.exp(1) + math.exp(2)) - 0.25 - 2 * 0.75
+    assert float(found[0][0]) == pytest.approx(expected, rel=1e-12)
+    excluded = torch.tensor([[1.0, -math.inf, 0.0]], dtype=torch.float64)
+    assert mixup.soft_cross_entropy(excluded, targets) == math.inf
+
+
 # What is drawn
 
 
@@ -362,6 +378,25 @@ def test_layers_that_are_not_there_are_refused(layers):
 def test_loss_refuses_integer_labels():
     with pytest.raises(ValueError, match=r"logits \[2, 3\] and targets \[2\] differ"):
         mixup.soft_cross_entropy(torch.zeros(2, 3), torch.tensor([0, 1]))
+
+
+def test_labels_are_whole_numbers_of_any_type():
+    x, labels = torch.randn(12, 2, generator=seeded()), torch.arange(12) % 2
+    expected = mixup.singular_values(x, labels)
+    assert torch.equal(mixup.singular_values(x, labels.byte()), expected)
+    model, partners = network().float().eval(), torch.arange(12).roll(1)
+    images = torch.randn(12, *next(model.parameters()).shape[1:], generator=seeded())
+    for found, same in zip(
+        mixup.between(model, images, labels.byte(), partners, 0.3),
+        mixup.between(model, images, labels, partners, 0.3),
+        strict=True,
+    ):
+        assert torch.equal(found, same)
+    for wrong in (labels.float(), labels[:, None]):
+        with pytest.raises(ValueError, match="give whole numbers"):
+            mixup.singular_values(x, wrong)
+        with pytest.raises(ValueError, match="give whole numbers"):
+            mixup.between(model, images, wrong, partners, 0.3)
 
 
 def test_too_few_samples_for_singular_values_are_refused():

@@ -2,14 +2,16 @@
 
 from functools import partial
 
+import torch
+
 from tests.openset import test_openset as check
 from tests.planted import Bug
 
 BUGS = [
     Bug(
         "mini.openset.doc",
-        "return Split(split.images[labels >= 0], labels[labels >= 0])",
-        "return Split(split.images[labels >= -1], labels[labels >= -1].clamp(min=0))",
+        "return Split(images[labels >= 0], labels[labels >= 0])",
+        "return Split(images[labels >= -1], labels[labels >= -1].clamp(min=0))",
         "an unseen class leaks into training under a seen one's label",
         partial(check.test_nothing_unseen_is_left_in_a_closed_world, [4, 1]),
     ),
@@ -50,7 +52,7 @@ BUGS = [
     ),
     Bug(
         "mini.openset.doc",
-        "    _check_labels(labels, logits)\n    sign",
+        "    labels = _check_labels(labels, logits)\n    sign",
         "    sign",
         "a label of -1 is trained on",
         partial(check.test_unseen_classes_are_refused_in_training_and_in_fitting, [0, -1]),
@@ -166,5 +168,19 @@ BUGS = [
         "torch.cat([self.new(features), self.old(features)], dim=1)",
         "new units come first: every old label now means another class",
         check.test_an_extended_head_leaves_old_logits_alone,
+    ),
+    Bug(
+        "mini.openset.doc",
+        "    labels = whole_labels(labels)\n    if len(set(seen))",
+        "    if len(set(seen))",
+        "the -1 of labels in bytes is 255, which is no unseen class any more",
+        partial(check.test_open_labels_of_any_whole_type_are_the_same, torch.uint8),
+    ),
+    Bug(
+        "mini.openset.doc",
+        "if present != classes:",
+        "if False:",
+        "a class without features has a centre of NaN",
+        check.test_centres_of_classes_without_features_are_refused,
     ),
 ]

@@ -17,6 +17,7 @@ from torch.nn.functional import binary_cross_entropy, one_hot
 
 from mini import data, openset
 from mini.openset import discovery
+from tests.planted import defaults
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -43,6 +44,34 @@ def test_open_labels_are_places_in_the_list_of_seen_classes():
     assert openset.open_labels(labels, [7, 3]).tolist() == [1, -1, 0, 1, -1]
     with pytest.raises(ValueError, match=r"seen=\[1, 1\] names a class twice"):
         openset.open_labels(labels, [1, 1])
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32])
+def test_open_labels_of_any_whole_type_are_the_same(dtype):
+    found = openset.open_labels(torch.tensor([3, 0, 7, 3, 2], dtype=dtype), [7, 3])
+    assert (found.dtype, found.tolist()) == (torch.int64, [1, -1, 0, 1, -1])
+    for other in (torch.tensor([0.5, 1]), torch.tensor([True]), torch.tensor([[1]])):
+        with pytest.raises(ValueError, match="give whole numbers"):
+            openset.open_labels(other, [1])
+
+
+def test_labels_in_bytes_make_the_same_closed_world():
+    """255, the byte of -1, was a seen class: the world trained on unseen ones."""
+    whole = tiny_dataset()
+    narrow = replace(whole, train=whole.train._replace(labels=whole.train.labels.byte()))
+    worlds = [openset.closed_world(d, [4, 1], held_out=0.2, seed=0) for d in (whole, narrow)]
+    for part in ("train", "test"):
+        wide, bytes_ = (getattr(world, part) for world in worlds)
+        assert bytes_.images.equal(wide.images)
+        assert bytes_.labels.equal(wide.labels)
+        assert set(bytes_.labels.tolist()) == {0, 1}
+
+
+def test_a_closed_world_of_float_images_is_refused():
+    whole = tiny_dataset()
+    floats = replace(whole, train=whole.train._replace(images=whole.train.images / 255))
+    with pytest.raises(ValueError, match="give uint8 ones"):
+        openset.closed_world(floats, [0, 1], held_out=0.2, seed=0)
 
 
 @pytest.mark.parametrize("seen", [[4, 1], [0, 2, 3]])
@@ -343,6 +372,39 @@ def test_centres_and_similarities():
     torch.testing.assert_close(found, torch.tensor([[-1, 1], [-1, 1], [-(8**0.5), 0]]))
 
 
+def test_centres_of_classes_without_features_are_refused():
+    x = torch.tensor([[1.0, 0.0], [3.0, 0.0], [0.0, 2.0]])
+    for labels in ([0, 0, 2], [1, 1, 2], [0, -1, 1]):
+        with pytest.raises(ValueError, match="give features of every class"):
+            openset.class_centres(x, torch.tensor(labels))
+    with pytest.raises(ValueError, match="one label a row"):
+        openset.class_centres(x, torch.tensor([[0], [0], [1]]))
+
+
+def test_logits_that_are_no_numbers_are_neither_known_nor_refused():
+    logits = torch.tensor([[5.0, -5.0], [math.nan, -5.0]])
+    with pytest.raises(ValueError, match="not a number"):
+        openset.predict_open(logits, torch.tensor([0.5, 0.5]))
+
+
+def test_f1_refuses_labels_that_would_not_count():
+    """2 is neither seen nor unknown; as -1 it is unknown, and refused rightly."""
+    assert openset.open_f1([0, 1, -1], [0, 1, -1], 2) == 1
+    for predicted, labels in (([0, 1, -1], [0, 1, 2]), ([0, 1, 2], [0, 1, -1])):
+        with pytest.raises(ValueError, match="must be -1 to 1"):
+            openset.open_f1(predicted, labels, 2)
+
+
+def test_labels_of_any_whole_type_train_and_fit_the_same():
+    logits, labels = torch.randn(12, 3, generator=random(0)), torch.arange(12) % 3
+    loss = openset.one_vs_rest_loss(logits, labels)
+    assert torch.equal(openset.one_vs_rest_loss(logits, labels.byte()), loss)
+    fitted = openset.fit_thresholds(logits.sigmoid(), labels)
+    assert torch.equal(openset.fit_thresholds(logits.sigmoid(), labels.byte()), fitted)
+    with pytest.raises(ValueError, match="give whole numbers"):
+        openset.one_vs_rest_loss(logits, labels.float())
+
+
 def test_cosine_does_not_notice_scale_and_distance_does():
     x, centre = torch.randn(20, 5, generator=random(0)), torch.randn(5, generator=random(1))
     near, far = (openset.centre_similarities(scale * x, centre) for scale in (1, 1000))
@@ -377,6 +439,27 @@ def test_clusters_are_named_by_the_majority_of_those_asked():
         discovery.name_clusters(clusters, labels, 0, random(0))
 
 
+def test_clusters_and_labels_may_be_numpys():
+    clusters, labels = np.array([0, 0, 1, 1]), np.array([3, 3, 2, 2])
+    for some, names in ((clusters, labels), (clusters.astype(np.int32), torch.tensor(labels))):
+        found = discovery.name_clusters(some, names, 2, random(0))
+        assert (found.dtype, found.tolist()) == (torch.int64, [3, 2])
+
+
+def test_clusters_of_nothing_are_refused():
+    labels = [3, 3, 2, 2]
+    for clusters in ([0, 0, 2, 2], [1, 1, 2, 2], [-1, -1, 0, 1]):
+        with pytest.raises(ValueError, match="without a gap"):
+            discovery.name_clusters(clusters, labels, 2, random(0))
+    with pytest.raises(ValueError, match="3 clusters for 4 labels"):
+        discovery.name_clusters([0, 0, 1], labels, 2, random(0))
+    empty = torch.tensor([], dtype=torch.int64)
+    with pytest.raises(ValueError, match="0 clusters for 0 labels"):
+        discovery.name_clusters(empty, empty, 2, random(0))
+    with pytest.raises(ValueError, match="no purity"):
+        discovery.purity([], [])
+
+
 def test_an_extended_head_leaves_old_logits_alone():
     torch.manual_seed(0)
     old, x = nn.Linear(6, 4), torch.randn(50, 6)
@@ -399,3 +482,7 @@ def test_old_units_can_be_trained_on_request():
     head = discovery.ExtendedHead(nn.Linear(6, 4).double(), 1, trains_old=True)
     assert all(parameter.requires_grad for parameter in head.parameters())
     assert head.new.weight.dtype == torch.float64
+
+
+def test_alpha_is_three_by_default():
+    assert defaults(openset.fit_thresholds) == {"alpha": 3.0}

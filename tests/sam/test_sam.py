@@ -5,6 +5,7 @@ Parity is with pytorch-optimizer's SAM (installed from PyPI), in float64.
 
 import copy
 import math
+import pickle
 from functools import partial
 
 import numpy as np
@@ -17,8 +18,9 @@ from torch import nn
 from torch.nn.functional import cross_entropy, mse_loss
 from torch.optim import SGD, Adam
 
-from mini import data, sam, training
+from mini import data, sam, training, vit
 from mini.training import models
+from tests.planted import defaults
 
 NORMS = (1.5, 2.0, 3.0, 4.0)
 entries = st.floats(-100, 100, allow_subnormal=False).filter(lambda x: x == 0 or abs(x) > 1e-3)
@@ -311,6 +313,64 @@ def test_an_added_group_is_stepped_by_the_base_too():
     assert torch.equal(second.detach(), torch.full((2,), 0.5))
 
 
+COPIES = [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))]
+
+
+@pytest.mark.parametrize("copied", COPIES, ids=["deepcopy", "pickle"])
+@pytest.mark.parametrize("base", BASES)
+def test_a_copy_goes_on_as_the_original_does(base, copied):
+    model = network(torch.float32)
+    options = {"rho": 0.2, "adaptive": True, "p": 3.0, "inner_steps": 2}
+    optimizer = sam.SAM(groups(model), base, **options)
+    optimizer.seed = 5  # something of its own, as a control has
+    halving = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5**step)
+    train(model, optimizer, scheduler=halving)
+    other, other_optimizer = copied((model, optimizer))
+    assert (other_optimizer.p, other_optimizer.inner_steps, other_optimizer.seed) == (3.0, 2, 5)
+    assert other_optimizer.base.param_groups is other_optimizer.param_groups
+    assert other_optimizer.base.state is other_optimizer.state
+    before = copy.deepcopy(other.state_dict())
+    train(model, optimizer)
+    assert all(
+        torch.equal(old, now)
+        for old, now in zip(before.values(), other.state_dict().values(), strict=True)
+    )
+    train(other, other_optimizer)
+    assert_same(model, other)
+
+
+def test_the_state_of_a_base_optimizer_alone_continues_its_run():
+    plain, model = network(torch.float32), network(torch.float32)
+    base = partial(SGD, lr=0.1, momentum=0.9)
+    optimizer = base(plain.parameters())
+    train(plain, optimizer)
+    model.load_state_dict(plain.state_dict())
+    ours = sam.SAM(model.parameters(), partial(SGD, lr=0.5), rho=0.0, adaptive=True)
+    ours.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    (group,) = ours.param_groups
+    assert (group["rho"], group["adaptive"]) == (0.0, True)
+    assert (group["lr"], group["momentum"]) == (0.1, 0.9)
+    train(plain, optimizer)
+    train(model, ours)
+    assert_same(plain, model)
+
+
+def test_scaled_gradients_are_refused():
+    """They were stepped along as they came, 65,536 times too long."""
+    model = network(torch.float32)
+    optimizer = sam.SAM(model.parameters(), SGD, lr=0.1)
+    closure = closure_for(model, optimizer, *batch(dtype=torch.float32))
+    before = copy.deepcopy(model.state_dict())
+    scaler = torch.amp.GradScaler("cpu")
+    scaler.scale(cross_entropy(model(batch(dtype=torch.float32)[0]), batch()[1])).backward()
+    for arguments in ((), (closure,)):
+        with pytest.raises(ValueError, match="train in bfloat16, which needs no scaling"):
+            scaler.step(optimizer, *arguments)
+    for name, weight in model.named_parameters():
+        assert torch.equal(weight, before[name])
+    torch.amp.GradScaler("cpu", enabled=False).step(optimizer, closure)  # a plain step
+
+
 # Parity.
 
 VARIANTS = [
@@ -478,6 +538,66 @@ def test_frozen_batch_norm_leaves_statistics_alone_and_comes_back(named, momentu
     assert int(model[1].num_batches_tracked) == 2
 
 
+def compiled(model):
+    return torch.compile(model, backend="eager")
+
+
+def compiled_in_place(model):
+    model.compile(backend="eager")
+    return model
+
+
+def compiled_function(model):
+    return torch.compile(lambda x: model(x), backend="eager")
+
+
+def scripted(model):
+    return torch.jit.script(model)
+
+
+def traced(model):
+    return torch.jit.trace(model, batch(dtype=torch.float32)[0], check_trace=False)
+
+
+def scripted_layer(model):
+    model[1] = torch.jit.script(model[1])
+    return model
+
+
+OTHERS = [compiled, compiled_in_place, compiled_function, scripted, traced, scripted_layer]
+
+
+@pytest.mark.filterwarnings("ignore")  # TorchScript is deprecated, and used
+@pytest.mark.parametrize("converted", OTHERS)
+def test_statistics_are_updated_once_where_code_is_compiled(converted):
+    """Compiled code asks no layer whether its statistics are frozen: it counted each batch twice.
+
+    And tracing a model runs it, so that the statistics start after it.
+    """
+    x, y = batch(dtype=torch.float32)
+    plain, model = network(torch.float32), network(torch.float32)
+    call = converted(model)
+    model.load_state_dict(plain.state_dict())
+    optimizer = sam.SAM(model.parameters(), SGD, rho=2.0, lr=0.1, inner_steps=2)
+    expected = sam.SAM(plain.parameters(), SGD, rho=2.0, lr=0.1, inner_steps=2)
+    for step in (1, 2, 3):
+        optimizer.step(closure_for(call, optimizer, x, y))
+        expected.step(closure_for(plain, expected, x, y))
+        assert int(model[1].num_batches_tracked) == step
+    for (name, ours), theirs in zip(
+        model.state_dict().items(), plain.state_dict().values(), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, msg=name)
+    before = copy.deepcopy(model.state_dict())
+    for named in (call if isinstance(call, nn.Module) else model, None):
+        with sam.frozen_batch_norm(named):
+            call(x)
+            call(x + 1)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    call(x)
+    assert int(model[1].num_batches_tracked) == 4
+
+
 def test_fit_with_sam_counts_every_batch_once():
     small = data.load(n_train=60, n_test=20)
     torch.manual_seed(0)
@@ -533,6 +653,35 @@ def test_a_linear_loss_and_an_unused_parameter_have_no_curvature():
     assert value == pytest.approx(4)
 
 
+def test_top_eigenvalue_of_a_vit_needs_attention_in_plain_mathematics():
+    """The fast kernel of attention has no second derivative: a raw error of torch."""
+    torch.manual_seed(0)
+    model = vit.ViT(image_size=4, patch_size=2, dim=4, depth=1, heads=2, num_classes=3).double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=0.5)
+    x, y = torch.randn(5, 3, 4, 4).double(), torch.randint(3, (5,))
+    with pytest.raises(ValueError, match=r"SDPBackend\.MATH"):
+        sam.top_eigenvalue(cross_entropy(model(x), y), model.parameters(), iterations=2)
+    names, weights = zip(*model.named_parameters(), strict=True)
+
+    def loss_of(*values):
+        state = dict(zip(names, values, strict=True))
+        return cross_entropy(torch.func.functional_call(model, state, x), y)
+
+    with nn.attention.sdpa_kernel(nn.attention.SDPBackend.MATH):
+        blocks = torch.autograd.functional.hessian(loss_of, weights)
+        loss = loss_of(*weights)
+    rows = [
+        torch.cat([b.reshape(w.numel(), -1) for b in row], 1)
+        for w, row in zip(weights, blocks, strict=True)
+    ]
+    top = float(torch.linalg.eigvalsh(torch.cat(rows))[-1])
+    generator = torch.Generator().manual_seed(0)
+    value = sam.top_eigenvalue(loss, weights, iterations=300, generator=generator)
+    assert value == pytest.approx(top, rel=1e-6)
+
+
 # Bad input.
 
 
@@ -565,3 +714,10 @@ def test_what_would_end_in_a_distant_traceback_is_refused():
     for loss, iterations in ((w, 3), (mse_loss(w, w), 0), (torch.tensor(1.0), 3)):
         with pytest.raises(ValueError, match="Expected a scalar loss"):
             sam.top_eigenvalue(loss, [w], iterations=iterations)
+
+
+def test_defaults_are_those_of_the_papers():
+    """rho = 0.05 and p = 2 (section 4.1); ASAM's eta = 0.01 (its section 5)."""
+    expected = {"rho": 0.05, "adaptive": False, "p": 2.0, "inner_steps": 1}
+    assert defaults(sam.SAM) == expected
+    assert sam.ETA == 0.01

@@ -54,8 +54,8 @@ BUGS = [
     ),
     Bug(
         TRAINING,
-        "    model.train(was_training)\n",
-        "    model.train()\n",
+        "module.training = mode",
+        "module.training = True",
         "evaluating a frozen network switches it to training mode",
         test_training.test_predict_uses_running_statistics_and_restores_the_mode,
     ),
@@ -292,9 +292,36 @@ BUGS = [
     ),
     Bug(
         PROBES,
-        "    one_label_a_row(test_features, test_labels)\n",
-        "",
+        "test_labels = one_label_a_row(test_features, test_labels)",
+        "pass",
         "test labels in a column are compared with every row: an accuracy of 50",
         partial(test_probes.test_probes_want_one_label_a_row, probes.knn_accuracy),
+    ),
+    Bug(
+        METRICS,
+        "    if logits.isnan().any():\n",
+        "    if logits.isnan().all():\n",
+        "a network of NaN has a calibration error of 0.0 to 0.3",
+        partial(
+            test_training.test_measures_refuse_labels_that_are_no_class_and_logits_that_are_no_number,
+            metrics.calibration_error,
+        ),
+    ),
+    Bug(
+        TRAINING,
+        "data.mirror if mirror is None else mirror",
+        "data.mirror if mirror is not None else mirror",
+        "the default of mirror is turned round: digits are mirrored",
+        partial(
+            test_training.test_images_are_mirrored_where_the_data_allows_it_unless_told_otherwise,
+            True,
+        ),
+    ),
+    Bug(
+        TRAINING,
+        "@torch.no_grad()",
+        "@torch.inference_mode()",
+        "predicted logits cannot be trained on",
+        test_training.test_logits_that_were_predicted_can_be_trained_on,
     ),
 ]

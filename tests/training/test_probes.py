@@ -206,3 +206,28 @@ def test_pixels_of_shuffled_labels_say_nothing():
 def test_importing_the_probes_does_not_load_scikit_learn():
     code = "import sys, mini.training.probes; sys.exit('sklearn' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("probe", BOTH)
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32])
+def test_labels_of_any_whole_type_probe_the_same(probe, dtype):
+    x, y, x_test, y_test = clouds()
+    assert probe(x, y.to(dtype), x_test, y_test.to(dtype)) == probe(x, y, x_test, y_test)
+
+
+@pytest.mark.parametrize("probe", BOTH)
+def test_labels_that_are_no_whole_numbers_are_refused(probe):
+    x, y, x_test, y_test = clouds()
+    for train, test in ((y.float(), y_test), (y, y_test.float()), (y > 0, y_test)):
+        with pytest.raises(ValueError, match="give whole numbers"):
+            probe(x, train, x_test, test)
+
+
+def test_neighbours_of_no_class_are_refused_and_test_rows_of_none_count_as_wrong():
+    x, y, x_test, y_test = clouds()
+    with pytest.raises(ValueError, match="A train label is -1"):
+        probes.knn_accuracy(x, y - 1, x_test, y_test)
+    unknown = torch.where(y_test < 2, y_test, -1)
+    alone = probes.knn_accuracy(x, y, x_test[y_test < 2], y_test[y_test < 2])
+    share = (y_test < 2).double().mean()
+    assert probes.knn_accuracy(x, y, x_test, unknown) == pytest.approx(float(alone * share))

@@ -2,6 +2,7 @@
 
 import math
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import chain
 
 import numpy as np
@@ -14,7 +15,8 @@ from sklearn.metrics import accuracy_score, log_loss
 from torch import nn
 
 from mini import data, training
-from mini.training import metrics, models
+from mini.training import metrics, models, precision, probes
+from tests.planted import defaults
 
 SGD = torch.optim.SGD
 
@@ -467,6 +469,46 @@ def test_predict_uses_running_statistics_and_restores_the_mode():
     assert all(torch.equal(state[name], value) for name, value in model.state_dict().items())
 
 
+def test_a_part_that_is_frozen_stays_so_while_a_model_predicts_and_where_it_fails():
+    noise, model = dataset(6), nn.Sequential(nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(3072, 3))
+    model.train()[0].eval()
+    training.predict(model, noise.test, noise)
+    assert [module.training for module in model.modules()] == [True, False, True, True]
+    model[2] = nn.Linear(5, 3)
+    with pytest.raises(RuntimeError, match="shapes"):
+        training.predict(model, noise.test, noise)
+    assert [module.training for module in model.modules()] == [True, False, True, True]
+
+
+def test_logits_that_were_predicted_can_be_trained_on():
+    """Those of inference mode could not: a raw error of autograd."""
+    noise, model = dataset(6), linear_in_float64()
+    logits = training.predict(model, noise.test, noise)
+    assert not logits.requires_grad
+    temperature = torch.ones((), requires_grad=True)
+    nn.functional.cross_entropy(logits / temperature, noise.test.labels).backward()
+    assert temperature.grad.isfinite()
+    with torch.enable_grad():  # it is the caller's setting that comes back
+        training.predict(model, noise.test, noise)
+        assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("mirrored", [True, False])
+def test_images_are_mirrored_where_the_data_allows_it_unless_told_otherwise(mirrored):
+    """By default as `data.mirror` says, which the other value would contradict."""
+
+    def weights(allowed: bool, **options) -> torch.Tensor:
+        model, generator = linear_in_float64(), torch.Generator().manual_seed(0)
+        part = replace(dataset(20), mirror=allowed)
+        options |= {"generator": generator, "pad": 0, "progress": False}
+        training.fit(model, part, epochs=1, lr=0.01, batch_size=10, **options)
+        return model[2].weight.detach()
+
+    assert torch.equal(weights(mirrored), weights(mirrored, mirror=mirrored))
+    assert torch.equal(weights(mirrored), weights(not mirrored, mirror=mirrored))
+    assert not torch.equal(weights(mirrored), weights(mirrored, mirror=not mirrored))
+
+
 def test_predict_can_average_with_the_mirror_image():
     noise, model = dataset(6), linear_in_float64()
     flipped = data.Split(noise.test.images.flip(3), noise.test.labels)
@@ -511,6 +553,46 @@ def test_measures_want_one_label_a_row(measure):
         measure(logits[:0], labels[:0])
 
 
+MEASURES = [metrics.accuracy, metrics.nll, metrics.calibration_error]
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32])
+def test_labels_of_any_whole_type_measure_the_same(measure, dtype):
+    logits, labels = some_logits(0)
+    assert measure(logits, labels.to(dtype)) == measure(logits, labels)
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_measures_refuse_labels_that_are_no_class_and_logits_that_are_no_number(measure):
+    logits, labels = some_logits(0)
+    for other in (labels.float(), labels > 0):
+        with pytest.raises(ValueError, match="give whole numbers"):
+            measure(logits, other)
+    for other, reach in ((labels - 1, "from -1 to 3"), (labels + 1, "from 1 to 5")):
+        with pytest.raises(ValueError, match=f"{reach}, but .* classes 0 to 4"):
+            measure(logits, other)
+    for some in (slice(3, 4), slice(None)):  # one row was worth 0.09, all of them 0.2
+        broken = logits.clone()
+        broken[some, 1] = math.nan
+        with pytest.raises(ValueError, match="not a number"):
+            measure(broken, labels)
+
+
+def test_a_logit_of_minus_infinity_is_no_chance_and_one_of_plus_infinity_is_refused():
+    logits, labels = some_logits(0)
+    excluded = logits.clone()
+    excluded[:, 0] = -math.inf
+    low = logits.clone()
+    low[:, 0] = -1e4  # as little: exp of it is 0
+    rest = labels.clamp(min=1)
+    for measure in MEASURES:
+        assert measure(excluded, rest) == measure(low, rest)
+    assert metrics.nll(excluded, labels) == math.inf
+    with pytest.raises(ValueError, match="has no softmax"):
+        metrics.calibration_error(-excluded, labels)
+
+
 @given(seed=st.integers(0, 10_000), bins=st.integers(1, 20))
 @settings(max_examples=20)
 def test_calibration_error_equals_its_definition(seed, bins):
@@ -524,3 +606,15 @@ def test_calibration_error_equals_its_definition(seed, bins):
             share = inside.double().mean()
             gap += float(share * (right[inside].mean() - confidence[inside].mean()).abs())
     assert metrics.calibration_error(logits, labels, bins=bins) == pytest.approx(gap, abs=1e-6)
+
+
+def test_defaults_are_the_recipe_that_the_records_were_made_by():
+    recipe = {"batch_size": 128, "weight_decay": 0.05, "warmup": 0.1, "label_smoothing": 0.0}
+    recipe |= {"clip": 1.0, "pad": 2, "mirror": None, "precision": "float32", "loss": None}
+    assert recipe.items() <= defaults(training.fit).items()
+    assert training.fit.__kwdefaults__["optimizer"] is training.ADAMW
+    assert training.ADAMW.keywords == {"fused": True}
+    assert defaults(metrics.calibration_error) == {"bins": 15}
+    assert defaults(probes.knn_accuracy) == {"k": 20, "temperature": 0.07}
+    assert defaults(probes.linear_probe) == {"c": 1.0, "steps": 1000}
+    assert (probes.PIXELS_C, precision.GAIN) == (1e-3, 0.9)

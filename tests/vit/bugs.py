@@ -223,4 +223,15 @@ BUGS = [
         "the mean distance is over the heads, and one number an image",
         check.test_attention_distance_is_for_each_layer_and_head,
     ),
+    Bug(
+        "mini.vit",
+        "if patch_size < 1 or image_size < 1 or image_size",
+        "if image_size",
+        "a patch of -4 pixels is built like one of 4",
+        partial(
+            check.test_impossible_settings_are_refused,
+            {"patch_size": -4},
+            "patch_size=-4 does not divide image_size=16",
+        ),
+    ),
 ]

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.functional import conv2d, cross_entropy, unfold
 
 from mini import vit
+from tests.planted import defaults
 
 SMALL = {"image_size": 16, "patch_size": 4, "dim": 24, "depth": 2, "heads": 3}
 
@@ -53,7 +54,7 @@ def test_patchify_and_linear_is_a_strided_convolution():
     torch.testing.assert_close(vit.patchify(x, 4) @ weight.T + bias, expected)
 
 
-@pytest.mark.parametrize("patch_size", [0, 3, 32])
+@pytest.mark.parametrize("patch_size", [0, -4, 3, 32])
 def test_patch_sizes_that_do_not_divide_are_refused(patch_size):
     with pytest.raises(ValueError, match="does not divide an image of 16x16"):
         vit.patchify(images(), patch_size)
@@ -392,6 +393,17 @@ def test_attention_distance_is_for_each_layer_and_head():
             assert found[layer, head].item() == pytest.approx(expected.mean().item())
 
 
+@pytest.mark.parametrize("position", vit.POSITIONS)
+def test_a_batch_of_no_images_gives_no_logits(position):
+    model, none = small(position=position), images(2)[:0]
+    logits = model(none)
+    assert logits.shape == (0, 10)
+    logits.sum().backward()
+    assert all(not p.grad.any() for p in model.parameters() if p.grad is not None)
+    assert model.attention_maps(none).shape[1] == 0
+    assert vit.patchify(none, 4).shape == (0, 16, 48)
+
+
 # Bad input
 
 
@@ -399,6 +411,10 @@ def test_attention_distance_is_for_each_layer_and_head():
     ("options", "complaint"),
     [
         ({"patch_size": 5}, "patch_size=5 does not divide image_size=16"),
+        ({"patch_size": 0}, "patch_size=0 does not divide image_size=16"),
+        ({"patch_size": -4}, "patch_size=-4 does not divide image_size=16"),
+        ({"image_size": 0}, "patch_size=4 does not divide image_size=0"),
+        ({"dim": 0}, "dim=0: expected a width of at least 1"),
         ({"heads": 5}, "heads=5 does not divide dim=24"),
         ({"position": "2d"}, "expected one of learned, learned-2d, sincos, none"),
         ({"position": "learned-2d", "dim": 5, "heads": 1}, "multiple of 2"),
@@ -408,3 +424,9 @@ def test_attention_distance_is_for_each_layer_and_head():
 def test_impossible_settings_are_refused(options, complaint):
     with pytest.raises(ValueError, match=complaint):
         vit.ViT(**(SMALL | options))
+
+
+def test_defaults_are_those_that_the_records_were_made_by():
+    expected = {"image_size": 32, "patch_size": 4, "dim": 96, "depth": 6, "heads": 3}
+    expected |= {"mlp_ratio": 4.0, "num_classes": 10, "position": "learned", "position_std": 0.02}
+    assert defaults(vit.ViT) == expected
