@@ -126,7 +126,10 @@ def claim_problems(stored: dict, seeds: int, **how) -> list[str]:
         return [f"without {sorted(missing)}"]
     try:
         claim = Judgement.from_dict(stored).claim
-        again = judge(claim, stored["values"], **how)
+        values, low = stored["values"], stored["low"]
+        # A record holds differences of shares; below 0, they can be nothing else.
+        is_difference = claim.share and min(*values, values[0] if low is None else low) < 0
+        again = judge(claim, values, [0.0] * len(values) if is_difference else None, **how)
     except ValueError as error:
         return [str(error)]
     if stored["kind"] != "exact" and stored["n"] != seeds:
@@ -212,15 +215,20 @@ def test_results_have_the_right_form():
 def key_problems(folder: Path) -> list[str]:
     """Records that judge a claim as another one than the quick run on digits does: they are void.
 
-    A record of before roles were kept is compared by what it has.
+    A record of before roles were kept is compared by what it has. What only the full run judges,
+    the quick one does not have.
     """
     problems = []
     for path in sorted(folder.glob("[0-9][0-9]_*/*digits-quick.json")):
         committed = keys(read(path))
         for other in record_paths(folder):
             if other.parent == path.parent:
+                rows = read(other)
+                alone = {row["id"] for row in rows["claims"] if row.get("full")} - committed.keys()
                 differing = [
-                    id for id, key in keys(read(other)).items() if committed.get(id) != key
+                    id
+                    for id, key in keys(rows).items()
+                    if id not in alone and committed.get(id) != key
                 ]
                 if differing:
                     problems.append(f"{label(other)} is void: {', '.join(differing)} changed")
@@ -472,3 +480,28 @@ def test_a_record_of_another_claim_is_void(tmp_path):
         write(tmp_path, record((other, 9 + NORMAL), seeds=20), n=20)
         (problem,) = key_problems(tmp_path)
         assert problem == "01_vit/digits-quick-20seeds.json is void: C1 changed"
+
+
+def test_a_claim_that_only_the_full_run_judges_voids_nothing(tmp_path):
+    write(tmp_path, record(QUICK))
+    alone = dataclasses.replace(LINE, id="F1", full=True)
+    write(tmp_path, record((LINE, 9 + NORMAL), (alone, 9 + NORMAL), seeds=20), n=20)
+    assert key_problems(tmp_path) == []
+    write(
+        tmp_path,
+        record((LINE, 9 + NORMAL), (dataclasses.replace(alone, full=False), 9 + NORMAL), seeds=20),
+        n=20,
+    )
+    assert key_problems(tmp_path) == ["01_vit/digits-quick-20seeds.json is void: F1 changed"]
+
+
+def test_differences_of_shares_are_judged_as_such():
+    share = dataclasses.replace(LINE, line=-0.5, share=True)
+    values = [-0.1, 0.02, 0.03]
+    judged = judge(share, values, [0.0] * 3, images=500)
+    content = record(QUICK, **MORE)
+    content["claims"] = [judged.as_dict()]
+    assert form_problems(NAME, content) == []
+    content["claims"][0]["low"] -= 0.01
+    (problem,) = form_problems(NAME, content)
+    assert problem.startswith("C1: low is ")
