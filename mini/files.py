@@ -63,10 +63,15 @@ def _given_in() -> Path:
 
 def require_writable(folder: Path) -> None:
     """Raises ValueError, naming the folder, if nothing could be written there; leaves no trace."""
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    with temporary_folder(folder):
-        pass
+    nearest = folder
+    while not nearest.exists() and nearest != nearest.parent:
+        nearest = nearest.parent
+    trial = _temporary(nearest / "folder")
+    try:
+        trial.mkdir()
+        trial.rmdir()
+    except OSError as error:
+        raise _unwritable(folder, error) from None
 
 
 def write_atomically(path: str | Path, write: Callable[[BinaryIO], None]) -> None:

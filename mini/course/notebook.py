@@ -41,6 +41,9 @@ from mini.data import Dataset
 from mini.files import ROOT, require_writable, user_folder, write_atomically
 
 CHANGED = "changed since its full record"
+OF_TWENTY_SEEDS = ("config", "gates", "images", "experiments", "dropped")
+OF_A_FULL_RECORD = ("dataset", "dataset_title", "seeds", "date", "claims")
+OF_A_SITTING = ("seeds", "seconds", "sittings", "experiments", "passed_on", "options", "returned")
 
 if TYPE_CHECKING:  # worker processes import this module too, and show nothing
     from IPython.display import Markdown
@@ -325,7 +328,9 @@ class Run:
     def _record(self, scale: str) -> dict:
         """A record of this notebook on this data, or the sentence that says how to make it."""
         try:
-            return records.read(self.name, self.data.name, scale, folder=ROOT / "results")
+            needs = ("claims",) if scale == "quick" else OF_TWENTY_SEEDS
+            folder = ROOT / "results"
+            return records.read(self.name, self.data.name, scale, folder=folder, needs=needs)
         except ValueError as problem:
             raise ValueError(
                 f"{problem} The scale `check` needs it: MINI_SEEDS=20 MINI_RESULTS=results make "
@@ -338,8 +343,10 @@ class Run:
         for path in sorted((folder / self.name).glob(f"{self.data.name}-full-*seeds.json")):
             scale = path.stem.removeprefix(f"{self.data.name}-")
             record = records.read(self.name, self.data.name, scale, folder=folder)
-            is_same = record.get("fingerprints", {}).get(name) == self._fingerprints[name]
-            if not is_same or len(record["seeds"]) >= len(self.seeds):
+            if record.get("fingerprints", {}).get(name) != self._fingerprints[name]:
+                continue
+            records.parse(path, OF_A_SITTING)
+            if len(record["seeds"]) >= len(self.seeds):
                 continue
             found = records.load(self.name, self.data.name, scale, name, folder=folder)
             calls = len(record["seeds"]) * sum(len(a) for a in record["experiments"].values())
@@ -478,7 +485,8 @@ class Run:
         """The full record of this notebook, on CIFAR-10 itself before its lossy copy."""
         folder, datasets = ROOT / "results", ("cifar10", "cifar10-jpeg")
         here = [d for d in datasets if (folder / self.name / f"{d}-full.json").exists()]
-        return records.read(self.name, (here or datasets)[0], "full", folder=folder)
+        dataset = (here or datasets)[0]
+        return records.read(self.name, dataset, "full", folder=folder, needs=OF_A_FULL_RECORD)
 
     def verdicts(self) -> None:
         """Print the verdicts that are safe to compare strictly: exact ones, and those gated."""
@@ -565,8 +573,9 @@ def recorded(name: str, dataset: str, scale: str) -> "Markdown":
     """The judged table of an earlier run, as `results/` holds it, with its machine and date."""
     from IPython.display import Markdown
 
+    needs = ("dataset_title", "seeds", "seconds", "machine", "date", "claims")
     try:
-        return Markdown(records.verdicts(records.read(name, dataset, scale)))
+        return Markdown(records.verdicts(records.read(name, dataset, scale, needs=needs)))
     except ValueError as problem:
         return Markdown(str(problem))
 

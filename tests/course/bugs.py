@@ -202,7 +202,7 @@ BUGS = [
         "        yield source\n        yield from map(self.of, (function.__def",
         "        yield from map(self.of, (function.__def",
         "a kept result is found again after its function changed",
-        run.test_what_a_result_depends_on_makes_a_new_call,
+        helper_in("a call"),
     ),
     Bug(
         "mini.course.experiment",

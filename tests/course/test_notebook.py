@@ -289,7 +289,14 @@ def test_a_results_folder_that_cannot_be_written_gets_one_sentence():
     with course(MINI_RESULTS="file/results") as root:
         (root / "file").write_text("a file, not a folder")
         with complains(str(root / "file"), "cannot be written"):
-            begin().finish()
+            begin()  # not after the whole run
+    with course(MINI_SCALE="full") as root:
+        (root / "build").write_text("a file, where what is finished would be kept")
+        with complains(str(root / "build" / "progress"), "cannot be written"):
+            begin()
+    with course(MINI_SCALE="check", MINI_RESULTS="file") as root:
+        (root / "file").touch()
+        begin()  # writes nothing
 
 
 # Experiments.
