@@ -9,7 +9,6 @@ import argparse
 import asyncio
 import atexit
 import contextlib
-import json
 import logging
 import os
 import signal

@@ -80,11 +80,12 @@ def parse(path: Path, needs: Collection[str] = ()) -> dict:
 def _check_form(record: object, needs: Collection[str]) -> None:
     if not isinstance(record, dict):
         raise ValueError(f"it holds a {type(record).__name__}, not an object")
-    for name in needs:
-        record[name]
     for name in FORM.keys() & record.keys():
         if not isinstance(record[name], FORM[name]):
             raise ValueError(f"{name!r} is a {type(record[name]).__name__}")
+    for name in needs:
+        if name not in record:
+            raise ValueError(f"{name!r} is missing")
     for row in record["claims"] if "claims" in needs else ():
         Judgement.from_dict(row)
 

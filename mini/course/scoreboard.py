@@ -13,8 +13,7 @@ COLUMNS = ("paper's claims", "explanations", "controls", "seeds")
 COUNTED = ("reproduced", "inconclusive", "contradicted")
 EXPLANATION = "What-did-not-reproduce,-and-why"  # the anchor that Jupyter gives the heading
 NONE = "–"
-NEEDED = ("notebook", "paper", "dataset", "dataset_title", "scale", "seeds", "seconds", "date")
-NEEDED += ("claims",)
+NEEDED = ("notebook", "dataset", "scale", "seeds", "claims")
 
 
 def group_of(dataset: str) -> str:
