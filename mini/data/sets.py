@@ -47,7 +47,7 @@ def load(
     """Load `name`: "digits", "plain-digits", "cifar10", "cifar100", or a folder of 32x32 images.
 
     Without a name it is the one in the environment variable `MINI_DATA`, else "digits". A folder
-    holds train/<class>/ and test/<class>/ with PNG or JPEG files. `n_train` and `n_test` ask for
+    holds train/<class>/ and test/<class>/ with image files. `n_train` and `n_test` ask for
     that many images with balanced classes; by default digits have 4,000 and 2,000, and any other
     set everything there is. `n_validation` asks for as balanced a part of the training images that
     `train` does not have; then `train` is, by default, what is left.
