@@ -140,7 +140,10 @@ def embedded(body: str, folder: Path) -> str:
         kind = mimetypes.guess_type(path.name)[0] or "image/png"
         return f"{found[1]}data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
 
-    return re.sub(r"""(<img\b[^>]*?\ssrc=")([^"]*)""", inside, body)
+    # What stands in a script is no picture.
+    parts = re.split(r"(<script\b.*?</script>)", body, flags=re.DOTALL | re.IGNORECASE)
+    parts[::2] = [re.sub(r"""(<img\b[^>]*?\ssrc=")([^"]*)""", inside, p) for p in parts[::2]]
+    return "".join(parts)
 
 
 def deck(node: NotebookNode, folder: Path | None = None) -> str:

@@ -137,6 +137,7 @@ def test_pictures_beside_the_notebook_go_into_the_deck(tmp_path):
         (tmp_path / name).write_bytes(b"bytes")
     body = (
         '<img src="x.png"><img alt="a" src="in%20here/y.svg?v=1">'
+        """<script>f('<img src="${x}">')</script>"""
         '<img src="data:image/png;base64,AAAA"><img src="https://a.org/x.png"><a href="x.png">x</a>'
     )
     found = slides.embedded(body, tmp_path)
