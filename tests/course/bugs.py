@@ -402,8 +402,8 @@ BUGS = [
     ),
     Bug(
         "mini.course.notebook",
-        "not is_same or ",
-        "",
+        'if record.get("fingerprints", {}).get(name) != self._fingerprints[name]:',
+        'if not record.get("fingerprints"):',
         "rows of another code are taken over",
         run.test_another_code_takes_nothing_over,
     ),
@@ -430,7 +430,7 @@ BUGS = [
     ),
     Bug(
         "mini.course.records",
-        ' or _digest(path.read_bytes()) != record["measures"]',
+        ' or _digest(path.read_bytes()) != record.get("measures")',
         "",
         "a figure is drawn from the measures of another run",
         partial(in_folder, kept.test_measures_of_another_run_are_refused),
