@@ -36,7 +36,7 @@ $(STAMP): requirements.txt pyproject.toml
 AS_ROOT = $(shell test "$$(id -u)" = 0 && echo --allow-root)
 
 lab: $(STAMP) ## open the course in JupyterLab
-	$(IN_VENV) -m jupyterlab $(AS_ROOT) --ServerApp.root_dir=. \
+	JUPYTER_PATH="$(abspath $(VENV))/share/jupyter:$$JUPYTER_PATH" $(IN_VENV) -m jupyterlab $(AS_ROOT) --ServerApp.root_dir=. \
 	  --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb
 
 run: $(STAMP) ## execute every notebook into build/run/, without a browser, and show the verdicts

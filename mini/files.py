@@ -27,7 +27,51 @@ SECONDS_A_DAY = 86_400
 
 def cache_folder() -> Path:
     """`MINI_CACHE`, or `data/` beside the package; it need not exist yet."""
-    return Path(os.environ.get("MINI_CACHE") or ROOT / "data").expanduser().absolute()
+    return user_folder("MINI_CACHE") or ROOT / "data"
+
+
+def user_folder(setting: str) -> Path | None:
+    """The folder that an environment variable names, as an absolute path; None if it names none.
+
+    A `~` is the home folder, and a relative path is relative to where the command was given, as in
+    the user's shell, also where Jupyter has started a kernel in another folder. Raises ValueError
+    for a `~` without a home folder.
+    """
+    value = os.environ.get(setting)
+    return absolute(value, setting) if value else None
+
+
+def absolute(value: str | Path, what: str) -> Path:
+    """A path that somebody gave for `what`, as `user_folder` understands it."""
+    try:
+        return _given_in() / Path(value).expanduser()
+    except RuntimeError:
+        raise ValueError(
+            f"{what}={str(value)!r}: there is no such home folder here: write the path out."
+        ) from None
+
+
+def _given_in() -> Path:
+    """The folder in which the command was given that has led to this process."""
+    shell = os.environ.get("PWD")
+    # Jupyter gives every kernel, and so all that a kernel starts, this variable; it starts them in
+    # the notebook's folder, but leaves alone where the shell says that it is.
+    if "JPY_PARENT_PID" in os.environ and shell and Path(shell).is_dir():
+        return Path(shell).absolute()
+    return Path.cwd()
+
+
+def require_writable(folder: Path) -> None:
+    """Raises ValueError, naming the folder, if nothing could be written there; leaves no trace."""
+    nearest = folder
+    while not nearest.exists() and nearest != nearest.parent:
+        nearest = nearest.parent
+    trial = _temporary(nearest / "folder")
+    try:
+        trial.mkdir()
+        trial.rmdir()
+    except OSError as error:
+        raise _unwritable(folder, error) from None
 
 
 def write_atomically(path: str | Path, write: Callable[[BinaryIO], None]) -> None:
@@ -77,8 +121,7 @@ def cached(path: Path, build: Callable[[], Arrays], is_valid: Callable[[Arrays],
             arrays = dict(stored)
         if is_valid(arrays):
             return arrays
-    with temporary_folder(path.parent):  # not after minutes of work: is the folder writable?
-        pass
+    require_writable(path.parent)  # not after minutes of work
     arrays = build()
     write_atomically(path, lambda file: np.savez(file, **arrays))
     return arrays

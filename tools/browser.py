@@ -7,7 +7,7 @@ import contextlib
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -144,14 +144,18 @@ def _ready(page, findings: list[str]) -> bool:
     return True
 
 
-def inspect(browser, path: Path, pictures: Path | None = None) -> Report:
-    """Go through a deck slide by slide, everything shown; a PNG of each where a folder is given."""
+def inspect(
+    browser, path: Path, pictures: Path | None = None, claim: Callable[[Path], Path] = Path
+) -> Report:
+    """Go through a deck slide by slide, everything shown; a PNG of each where a folder is given.
+
+    `claim` is asked for each picture's path before it is written.
+    """
     report = Report()
     if path.stat().st_size > MAX_BYTES:
         report.findings.append(f"the file has {path.stat().st_size / 1e6:.1f} MB, at most 6 fit")
     if pictures is not None:
-        shutil.rmtree(pictures, ignore_errors=True)
-        pictures.mkdir(parents=True)
+        pictures.mkdir(parents=True, exist_ok=True)
     with page_of(browser, path, report.findings) as page:
         if not _ready(page, report.findings):
             return report
@@ -175,7 +179,7 @@ def inspect(browser, path: Path, pictures: Path | None = None) -> Report:
             )
             report.findings += [f"{label}: {text}" for text in dict.fromkeys(found["findings"])]
             if pictures is not None:
-                page.screenshot(path=pictures / f"{number:02}.png")
+                page.screenshot(path=claim(pictures / f"{number:02}.png"))
     return report
 
 

@@ -14,6 +14,7 @@ import joblib
 from mini import data
 from mini.course import notebook
 from mini.darts import cell_table, cells
+from mini.files import require_writable
 
 
 def main() -> None:
@@ -22,6 +23,7 @@ def main() -> None:
     parser.add_argument("--n-test", type=int, default=2000, help="test images")
     options = parser.parse_args()
     chosen = data.load(n_train=options.n_train, n_test=options.n_test)
+    require_writable(cell_table.path_of(chosen).parent)  # not after all cells are trained
     device = notebook.device()
     workers = joblib.cpu_count() if device.type == "cpu" else 1
     table = cell_table.table(chosen, workers=workers, device=str(device))

@@ -9,7 +9,6 @@ import argparse
 import asyncio
 import atexit
 import contextlib
-import json
 import logging
 import os
 import signal
@@ -32,8 +31,8 @@ from nbformat import NotebookNode
 
 from mini.course import records
 from mini.course.claims import EVIDENCE, VERDICTS, Judgement, safe
-from mini.files import write_atomically
-from tools.environment import NOTEBOOKS, RESULTS, ROOT, pin, prepare_kernels
+from mini.files import require_writable, user_folder, write_atomically
+from tools.environment import NOTEBOOKS, RESULTS, ROOT, pin, prepare_kernels, read_notebook
 from tools.normalise import agrees, moved, normalise, state_seconds, stated_seconds
 from tools.progress import progress
 from tools.reproduced import remember, unfinished
@@ -74,7 +73,11 @@ def write_notebook(node: NotebookNode, path: Path) -> None:
 
 def execute(path: Path, label: str) -> Outcome:
     """Run every cell of one notebook in a fresh kernel, in the notebook's own folder."""
-    node = nbformat.read(path, as_version=4)
+    try:
+        node = read_notebook(path)
+    except ValueError as problem:
+        print(f"{label}: FAILED", flush=True)
+        return Outcome(path.stem, nbformat.v4.new_notebook(), 0.0, str(problem))
     at = {"cell": 0}
 
     def on_cell_start(cell: NotebookNode, cell_index: int) -> None:
@@ -113,7 +116,10 @@ def execute(path: Path, label: str) -> Outcome:
         lines = node.cells[at["cell"]].source.strip().splitlines() or [""]
         error = f"cell {at['cell'] + 1} ({lines[0]}): {error}"
     outcome = Outcome(path.stem, node, seconds, error)
-    outcome.result_path, outcome.result = newest_result(path.stem, since=started)
+    try:
+        outcome.result_path, outcome.result = newest_result(path.stem, since=started)
+    except ValueError as problem:
+        outcome.error = error = error or str(problem)
     state = "FAILED" if error else "done"
     print(f"{label}: {state} in {seconds:.0f} s", flush=True)
     return outcome
@@ -121,9 +127,8 @@ def execute(path: Path, label: str) -> Outcome:
 
 def newest_result(name: str, since: float) -> tuple[Path | None, dict]:
     """The JSON that the run of notebook `name` wrote after `since` (seconds since the epoch)."""
-    folders = [ROOT / "build" / "results", RESULTS]
-    if os.environ.get("MINI_RESULTS"):
-        folders = [ROOT / os.environ["MINI_RESULTS"]]
+    own = user_folder("MINI_RESULTS")
+    folders = [own] if own else [ROOT / "build" / "results", RESULTS]
     written = [
         path
         for folder in folders
@@ -134,7 +139,7 @@ def newest_result(name: str, since: float) -> tuple[Path | None, dict]:
     if not written:
         return None, {}
     path = max(written, key=lambda path: path.stat().st_mtime)
-    return path, json.loads(path.read_text(encoding="utf-8"))
+    return path, records.parse(path)
 
 
 def table(outcomes: list[Outcome]) -> str:
@@ -167,7 +172,9 @@ def adopt(outcome: Outcome) -> None:
     seconds = outcome.seconds
     if outcome.result_path is not None:
         committed = RESULTS / outcome.name / outcome.result_path.name
-        before = json.loads(committed.read_text(encoding="utf-8")) if committed.exists() else {}
+        before = {}
+        with contextlib.suppress(ValueError):  # what is damaged is replaced
+            before = records.parse(committed) if committed.exists() else {}
         seconds = outcome.result["seconds"]
         found = {key: outcome.result[key] for key in outcome.result if key not in PASSING_KEYS}
         found_before = {key: before[key] for key in before if key not in PASSING_KEYS}
@@ -190,28 +197,32 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("job", choices=("run", "commit", "reproduce"))
     parser.add_argument("names", nargs="*", metavar="NAME")
     options = parser.parse_args(arguments)
+    build = ROOT / "build" / options.job
     try:
         paths = chosen(options.names)
+        require_writable(build)  # not after hours
+        if options.job == "commit":
+            require_writable(NOTEBOOKS)
+            require_writable(RESULTS)
+            pin(results=build / "results")
+            # The opening notebook shows the others' results, so it comes last.
+            paths.sort(key=lambda path: (path.stem.startswith("00"), path.stem))
+        else:
+            prepare_kernels()
+        if options.job == "reproduce":
+            os.environ["MINI_SCALE"] = "full"
+            os.environ["MINI_DATA"] = os.environ.get("MINI_DATA") or "cifar10"
+            paths = unfinished([path for path in paths if not path.stem.startswith("00")])
     except ValueError as problem:
         print(problem, file=sys.stderr)
         return 2
-    build = ROOT / "build" / options.job
-    if options.job == "commit":
-        pin(results=build / "results")
-        # The opening notebook shows the others' results, so it comes last.
-        paths.sort(key=lambda path: (path.stem.startswith("00"), path.stem))
-    else:
-        prepare_kernels()
-    if options.job == "reproduce":
-        os.environ["MINI_SCALE"] = "full"
-        os.environ.setdefault("MINI_DATA", "cifar10")
-        paths = unfinished([path for path in paths if not path.stem.startswith("00")])
 
     outcomes = []
     for number, path in enumerate(paths, start=1):
         outcome = execute(path, f"[{number}/{len(paths)}] {path.stem}")
         outcomes.append(outcome)
-        write_notebook(outcome.node, build / path.name)
+        if outcome.node.cells:  # else it could not be read
+            write_notebook(outcome.node, build / path.name)
         if outcome.error is None and options.job == "commit":
             adopt(outcome)
         if outcome.error is None and options.job == "reproduce":
@@ -224,6 +235,9 @@ def main(arguments: list[str] | None = None) -> int:
             judged = [Judgement.from_dict(claim) for claim in outcome.result["claims"]]
             print(f"{outcome.name}: safe to gate: {', '.join(safe(judged)) or 'none'}")
     for outcome in failed:
+        if not outcome.node.cells:
+            print(f"\n{outcome.error}")
+            continue
         where = (build / outcome.name).relative_to(ROOT)
         print(f"\n{outcome.name} failed in {outcome.error}\n  as far as it got: {where}.ipynb")
     return 1 if failed else 0

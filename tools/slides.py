@@ -15,24 +15,26 @@ import functools
 import html
 import io
 import logging
+import mimetypes
 import re
 import sys
 import time
 from pathlib import Path
+from urllib.parse import quote, unquote, urlsplit
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import matplotlib
-import nbformat
 from fontTools import subset
 from nbconvert.exporters import SlidesExporter
 from nbformat import NotebookNode
 from traitlets.config import Config
 
-from mini.files import write_atomically
+from mini.files import absolute
 from tools import vendor
-from tools.environment import NOTEBOOKS, ROOT
+from tools.environment import NOTEBOOKS, ROOT, read_notebook
 from tools.normalise import FOR_THE_SPEAKER
+from tools.output import Output
 
 DECKS = ROOT / "build" / "slides"
 ASSETS = Path(__file__).resolve().parent / "deck"
@@ -124,9 +126,30 @@ def asset(name: str) -> str:
     return (ASSETS / name).read_text(encoding="utf-8")
 
 
-def deck(node: NotebookNode) -> str:
+def embedded(body: str, folder: Path) -> str:
+    """`body` with the pictures in it that lie beside the notebook, in `folder`, inside itself.
+
+    Raises FileNotFoundError for one that is not there.
+    """
+
+    def inside(found: re.Match) -> str:
+        address = urlsplit(html.unescape(found[2]))
+        if address.scheme or address.netloc or not address.path:
+            return found[0]
+        path = folder / unquote(address.path)
+        kind = mimetypes.guess_type(path.name)[0] or "image/png"
+        return f"{found[1]}data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+    # What stands in a script is no picture.
+    parts = re.split(r"(<script\b.*?</script>)", body, flags=re.DOTALL | re.IGNORECASE)
+    parts[::2] = [re.sub(r"""(<img\b[^>]*?\ssrc=")([^"]*)""", inside, p) for p in parts[::2]]
+    return "".join(parts)
+
+
+def deck(node: NotebookNode, folder: Path | None = None) -> str:
     """The notebook as a talk in one HTML file; MissingPartError where a part of it is not here.
 
+    Pictures beside the notebook, which lies in `folder`, are put into the file.
     The tag `hide-input` leaves a cell's code out, `hide-output` what it printed or showed.
     """
     exporter = SlidesExporter(
@@ -163,7 +186,7 @@ def deck(node: NotebookNode) -> str:
         "scripts": [inline(script) for script in scripts],
     }
     body, _ = exporter.from_notebook_node(node, resources={"deck": parts})
-    body = coloured(body)
+    body = coloured(body if folder is None else embedded(body, folder))
     # Links between notebooks become links between decks.
     return re.sub(r'href="(\d\d_\w+)\.ipynb(#[^"]*)?"', r'href="\1.html"', body)
 
@@ -183,12 +206,16 @@ def chosen(names: list[str]) -> list[Path]:
 
 def build(paths: list[Path], folder: Path = DECKS) -> list[Path]:
     """Write the decks of these notebooks into `folder`, print what each took; returns the files."""
-    decks = []
+    decks, ours = [], Output(folder, DECKS)
     for path in paths:
         started = time.perf_counter()
-        content = deck(nbformat.read(path, as_version=4)).encode()
-        target = folder / f"{path.stem}.html"
-        write_atomically(target, lambda file, content=content: file.write(content))
+        try:
+            content = deck(read_notebook(path), path.parent).encode()
+        except FileNotFoundError as problem:
+            raise ValueError(
+                f"The notebook {path} shows the picture {problem.filename}, which is not there."
+            ) from None
+        target = ours.write(f"{path.stem}.html", content)
         seconds = time.perf_counter() - started
         print(f"{shown(target)}  {len(content) / 1e6:.1f} MB, {seconds:.1f} s", flush=True)
         decks.append(target)
@@ -198,16 +225,16 @@ def build(paths: list[Path], folder: Path = DECKS) -> list[Path]:
 
 def index(folder: Path) -> None:
     """Write the page that lists the decks of `folder`, with their hand-outs where there are."""
-    rows = []
+    rows, ours = [], Output(folder, DECKS)
     for path in sorted(folder.glob("*.html")):
-        if path.stem != "index":
+        if path.stem != "index" and path.name in ours.names:
             name = re.search("<title>(.*?)</title>", path.read_text(encoding="utf-8"))[1]
-            row = f'<li><a href="{path.name}">{name}</a>'
+            row = f'<li><a href="{quote(path.name)}">{name}</a>'
             if path.with_suffix(".pdf").exists():
-                row += f' <a class="pdf" href="{path.stem}.pdf">PDF</a>'
+                row += f' <a class="pdf" href="{quote(path.stem)}.pdf">PDF</a>'
             rows.append(f"{row}</li>")
     page = asset("decks.html").replace("<!-- decks -->", "\n".join(rows))
-    write_atomically(folder / "index.html", lambda file: file.write(page.encode()))
+    ours.write("index.html", page.encode())
 
 
 def shown(path: Path) -> Path:
@@ -222,8 +249,9 @@ def check(paths: list[Path], folder: Path = DECKS) -> int:
     total = 0
     with browser.opened() as session:
         for path, page in zip(paths, build(paths, folder), strict=True):
-            pictures = folder / path.stem
-            report = browser.inspect(session, page, pictures=pictures)
+            pictures, ours = folder / path.stem, Output(folder, DECKS)
+            ours.clear(f"{path.stem}/")
+            report = browser.inspect(session, page, pictures=pictures, claim=ours.claim)
             findings = report.findings + browser.length(report, path.stem)
             counts = f"{report.slides} slides, {report.notes} with notes"
             print(f"{path.stem}: {counts}; {shown(pictures)}/")
@@ -240,7 +268,7 @@ def pdf(paths: list[Path], folder: Path = DECKS) -> None:
 
     with browser.opened() as session:
         for page in build(paths, folder):
-            target = page.with_suffix(".pdf")
+            target = Output(folder, DECKS).claim(page.with_suffix(".pdf"))
             pages = browser.print_pdf(session, page, target)
             print(f"{shown(target)}  {pages} pages, {target.stat().st_size / 1e6:.1f} MB")
     index(folder)
@@ -256,6 +284,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=DECKS, help="folder (default: build/slides)")
     options = parser.parse_intermixed_args(arguments)
     try:
+        options.out = absolute(options.out, "--out")
         paths = chosen(options.notebooks)
         vendor.require()
         if options.job == "check":

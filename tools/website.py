@@ -7,20 +7,19 @@ Nothing is executed; the pages open from the disk and ask the network for nothin
 import argparse
 import html
 import re
-import shutil
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import nbformat
 from nbconvert.exporters import HTMLExporter
 from nbconvert.filters import markdown2html
 
 from mini.course import claims, scoreboard
-from mini.files import write_atomically
+from mini.files import absolute
 from tools import slides, vendor
-from tools.environment import RESULTS, ROOT
+from tools.environment import RESULTS, ROOT, read_notebook
+from tools.output import NAMES, Output
 
 SITE = ROOT / "build" / "site"
 ASSETS = Path(__file__).resolve().parent / "website"
@@ -61,7 +60,7 @@ def relinked(body: str) -> str:
 
 def notebook_page(path: Path) -> str:
     """One notebook as a page."""
-    node = nbformat.read(path, as_version=4)
+    node = read_notebook(path)
     deck = f'<a href="../slides/{path.stem}.html">This notebook as slides</a>'
     head, foot = frame(slides.title(node), "../", deck)
     exporter = HTMLExporter(
@@ -71,7 +70,7 @@ def notebook_page(path: Path) -> str:
         exclude_output_prompt=True,
     )
     body, _ = exporter.from_notebook_node(node)
-    return head + slides.coloured(relinked(body)) + foot
+    return head + slides.coloured(relinked(slides.embedded(body, path.parent))) + foot
 
 
 def text_page(title: str, markdown: str) -> str:
@@ -97,39 +96,42 @@ def contents(paths: list[Path]) -> str:
     """The course's table of contents, as Markdown."""
     lines = ["| notebook | slides |", "|:-|:-|"]
     for path in paths:
-        title = slides.title(nbformat.read(path, as_version=4))
+        title = slides.title(read_notebook(path))
         lines.append(f"| [{title}](notebooks/{path.stem}.ipynb) | SLIDES-{path.stem} |")
     return "\n".join(lines)
 
 
 def build(folder: Path = SITE, decks: Path | None = None) -> list[Path]:
-    """Write the whole site into `folder`, in place of what was there; returns its pages.
+    """Write the whole site into `folder`, in place of an earlier site; returns its pages.
 
+    Raises ValueError for a folder that holds anything else.
     The slides are built anew unless a folder with all `decks` is given.
     """
     paths = slides.chosen([])
-    shutil.rmtree(folder, ignore_errors=True)
+    ours, shown = Output(folder, SITE), Output(folder / "slides", SITE / "slides")
+    ours.clear()
+    shown.clear()
     pages: dict[str, str] = {f"notebooks/{path.stem}.html": notebook_page(path) for path in paths}
     title, _, text = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n")
     first = text_page(title.lstrip("# "), f"{title}\n\n{contents(paths)}\n{text}")
     pages["index.html"] = re.sub(r"SLIDES-(\w+)", r'<a href="slides/\1.html">slides</a>', first)
     pages["scoreboard.html"] = text_page("Scoreboard", scoreboard_text())
     for name, page in pages.items():
-        write_atomically(folder / name, lambda file, page=page: file.write(page.encode()))
+        ours.write(name, page.encode())
     assets = {
         "style.css": (ASSETS / "style.css").read_text(encoding="utf-8"),
         "mathjax.js": slides.asset("mathjax.js"),
         "tex-svg-full.js": vendor.read("tex-svg-full.js"),
     }
     for name, content in assets.items():
-        write_atomically(
-            folder / "assets" / name, lambda file, content=content: file.write(content.encode())
-        )
-    shutil.copytree(RESULTS, folder / "results")
+        ours.write(f"assets/{name}", content.encode())
+    ours.copy(RESULTS, "results")
     if decks is None:
         slides.build(paths, folder / "slides")
     else:
-        shutil.copytree(decks, folder / "slides")
+        for path in sorted(decks.glob("*")):
+            if path.is_file() and path.name != NAMES:
+                shown.write(path.name, path.read_bytes())
     return [*(folder / name for name in pages), *sorted((folder / "slides").glob("*.html"))]
 
 
@@ -140,8 +142,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         vendor.require()
+        options.out = absolute(options.out, "--out")
         pages = build(options.out)
-    except vendor.MissingPartError as problem:
+    except (ValueError, vendor.MissingPartError) as problem:
         print(problem, file=sys.stderr)
         return 2
     print(f"{len(pages)} pages; open {slides.shown(options.out / 'index.html')}")

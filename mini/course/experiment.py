@@ -1,8 +1,7 @@
 """Every arm with every seed: one process a call, one thread a process, and nothing done twice."""
 
-import contextlib
+import functools
 import hashlib
-import inspect
 import os
 import threading
 import time
@@ -16,10 +15,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from mini.files import write_atomically
+from mini.course.keys import digest
+from mini.files import ROOT, write_atomically
 
 Row = dict  # of one arm and seed: measure -> number or array, or, passed on only, a dict of tensors
-CONSTANTS = (bool, int, float, str, tuple, list, dict)
 SEPARATOR = "//"  # between a measure and an entry of it, in a file
 NOT_KEPT = "_not kept"  # in a row that was read from a record
 
@@ -34,6 +33,10 @@ class Results(dict):
         self.rows, self.seeds = rows, tuple(seeds)
         self.fingerprint = ""  # of the code, settings and options that made them
         super().__init__({arm: _stacked(found) for arm, found in rows.items()})
+
+    def counts_as(self) -> object:
+        """What of it moves the numbers of a function that uses it; see `mini.course.keys`."""
+        return self.rows, self.seeds
 
     def given(self, seed: int) -> dict[str, Row]:
         """What every arm found with `seed`, for a later stage; ValueError if it was not run."""
@@ -79,9 +82,16 @@ def run_all(
         raise ValueError("given= is not what an experiment returned: pass its results as they are.")
     if not arms:
         raise ValueError("There is no arm to run: name at least one.")
+    if kept and isinstance(function, functools.partial):  # what is bound to it is an option too
+        fingerprint += digest((function, code_of_mini()))
     calls = [
         joblib.delayed(_call)(
-            function, seed, arm, options, kept, fingerprint, given and given.given(seed)
+            function,
+            seed,
+            arm,
+            options,
+            kept and _place(kept, fingerprint, arm, seed, options),
+            given and given.given(seed),
         )
         for seed in seeds
         for arm, options in arms.items()
@@ -105,27 +115,33 @@ def run_all(
     return Results(done, seeds), saved
 
 
-def sources(function: Callable, found: dict[str, str] | None = None) -> dict[str, str]:
-    """The source of `function`, of the functions and classes beside it that it uses, and the
-    constants (numbers, text, tuples, lists and dicts), by name."""
-    found = {} if found is None else found
-    try:
-        found[function.__qualname__] = inspect.getsource(function)
-        used = inspect.getclosurevars(function)
-    except (OSError, TypeError):
-        raise ValueError(
-            f"The source of {function!r} cannot be read: define it with def in a cell or file."
-        ) from None
-    for name, other in [*used.globals.items(), *used.nonlocals.items()]:
-        is_beside = getattr(other, "__module__", None) == function.__module__
-        if inspect.isfunction(other) and is_beside and other.__qualname__ not in found:
-            sources(other, found)
-        elif inspect.isclass(other) and is_beside:
-            with contextlib.suppress(OSError, TypeError):
-                found[other.__qualname__] = inspect.getsource(other)
-        elif isinstance(other, CONSTANTS):
-            found[name] = repr(other)
-    return found
+def sources(function: Callable) -> dict[str, str]:
+    """By the function's name, what `mini.course.keys` makes of it: its source, and all the code
+    and the values around it that it uses. Raises ValueError where they cannot be told."""
+    return {getattr(function, "__qualname__", "experiment"): digest(function)}
+
+
+def code_of_mini(root: Path = ROOT) -> str:
+    """The text of all of `mini` but `mini.course`, which changes no number."""
+    paths = sorted((root / "mini").rglob("*.py"))
+    return "".join(path.read_text("utf-8") for path in paths if path.parent.name != "course")
+
+
+def options_text(options: dict) -> str:
+    """An arm's options as a record keeps them: equal for equal options, and for no others.
+
+    As Python writes them where that says all, else as a digest, in the order of their names.
+    """
+    ordered = dict(sorted(options.items()))
+    return repr(options) if _is_written_out(options) else digest(ordered)
+
+
+def _is_written_out(value: object) -> bool:
+    if type(value) is dict:
+        return all(map(_is_written_out, [*value.keys(), *value.values()]))
+    if type(value) in (tuple, list):
+        return all(map(_is_written_out, value))
+    return type(value) in (type(None), bool, int, float, str)
 
 
 def _die_with(parent: int) -> None:
@@ -148,16 +164,15 @@ def _call(
     seed: int,
     arm: str,
     options: dict,
-    kept: Path | None,
-    fingerprint: str,
+    path: Path | None,
     given: dict[str, Row] | None,
 ) -> tuple[str, float, Row]:
-    """One call of an experiment: `(arm, seconds spent in an earlier run, its result)`."""
-    path = kept and _place(kept, fingerprint, arm, seed, options)
-    if path and path.exists():
-        with np.load(path, allow_pickle=False) as stored:
-            flat = dict(stored)
-        return arm, float(flat.pop("seconds spent")), _unflattened(flat)
+    """One call of an experiment: `(arm, seconds spent in an earlier run, its result)`.
+
+    `path` is where its result is kept, if it is; what is damaged there is made again.
+    """
+    if path and (found := _read(path)):
+        return arm, *found
     start = time.perf_counter()
     threads = torch.get_num_threads()
     stage = {} if given is None else {"given": given}
@@ -187,13 +202,24 @@ def keep(
     call also passed on, and what is not in `row`.
     """
     path = _place(*place)
-    if not path.exists():
+    if _read(path) is None:
         _write(path, _flattened(row | ({NOT_KEPT: list(lost)} if lost else {})), seconds)
 
 
 def _place(kept: Path, fingerprint: str, arm: str, seed: int, options: dict) -> Path:
-    key = hashlib.sha256(f"{fingerprint}{options!r}".encode()).hexdigest()[:12]
+    text = f"{fingerprint}{options_text(dict(sorted(options.items())))}"
+    key = hashlib.sha256(text.encode()).hexdigest()[:12]
     return kept / f"{arm.replace('/', '-')}-{seed}-{key}.npz"
+
+
+def _read(path: Path) -> tuple[float, Row] | None:
+    """The seconds that a kept result took, and the result; None if it is not there or damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            flat = dict(stored)
+        return float(flat.pop("seconds spent")), _unflattened(flat)
+    except Exception:  # damaged bytes raise almost any
+        return None
 
 
 def _write(path: Path, flat: dict[str, np.ndarray], seconds: float) -> None:

@@ -28,11 +28,22 @@ from torch import nn
 
 from mini import data
 from mini.course import check, claims, records
-from mini.course.experiment import Results, keep, run_all, sources
+from mini.course.experiment import (
+    Results,
+    code_of_mini,
+    keep,
+    options_text,
+    run_all,
+    sources,
+)
+from mini.course.keys import digest
 from mini.data import Dataset
-from mini.files import ROOT, write_atomically
+from mini.files import ROOT, require_writable, user_folder, write_atomically
 
 CHANGED = "changed since its full record"
+OF_TWENTY_SEEDS = ("config", "gates", "images", "experiments", "dropped")
+OF_A_FULL_RECORD = ("dataset", "dataset_title", "seeds", "date", "claims")
+OF_A_SITTING = ("seeds", "seconds", "sittings", "experiments", "passed_on", "options", "returned")
 
 if TYPE_CHECKING:  # worker processes import this module too, and show nothing
     from IPython.display import Markdown
@@ -45,7 +56,7 @@ def start(name: str, *, paper: str, quick: dict, full: dict, digits: str = "digi
     and `n_train`, `n_test`, `n_validation` if the data is to be cut. The scale `check` has quick's
     settings and one seed, which is compared with recorded ones. `digits` is the data set where
     MINI_DATA names none: "digits" or "plain-digits". Raises ValueError for a setting that is
-    unknown.
+    unknown, and for a folder of results that cannot be written.
     """
     scale = os.environ.get("MINI_SCALE") or "quick"
     columns = {"quick": quick, "full": full, "check": quick}
@@ -64,7 +75,11 @@ def start(name: str, *, paper: str, quick: dict, full: dict, digits: str = "digi
     from mini.course import plots
 
     plots.use_style()
-    source = os.environ.get("MINI_DATA") or digits
+    if scale != "check":  # which writes nothing; the others should not fail after hours
+        require_writable(results_folder(scale) / name)
+    if scale == "full":
+        require_writable(ROOT / "build" / "progress" / name)
+    source = data.named(digits)
     run = Run(name, paper, scale, label, seeds, SimpleNamespace(**config), source, device())
     parts = f"{len(run.data.train.labels):,} training and {len(run.data.test.labels):,} test images"
     how_many = f"{len(seeds)} seed" + ("s" if len(seeds) > 1 else "")
@@ -73,6 +88,11 @@ def start(name: str, *, paper: str, quick: dict, full: dict, digits: str = "digi
         f"on {run.device} with {run.workers} at a time"
     )
     return run
+
+
+def results_folder(scale: str) -> Path:
+    """Where a run's record goes: MINI_RESULTS; else results/ if it is full, or build/results/."""
+    return user_folder("MINI_RESULTS") or ROOT / ("results" if scale == "full" else "build/results")
 
 
 def device() -> torch.device:
@@ -122,6 +142,10 @@ class Run:
         self._compared = 0
         self._started, self._saved_seconds = time.perf_counter(), 0.0
 
+    def counts_as(self) -> object:
+        """What of a run moves the numbers of a function that uses it; see `mini.course.keys`."""
+        return vars(self.config), self.precision
+
     def __getstate__(self) -> dict:
         """What a worker process needs: no data, which it loads by itself, and no results."""
         kept = ("name", "paper", "config", "scale", "label", "source", "device", "seeds")
@@ -149,10 +173,11 @@ class Run:
             from mini.training import precision_for
 
             note = ROOT / "build" / "progress" / self.name / self.data.name / "precision"
-            if not note.exists():  # a run that is resumed goes on as it began
-                chosen = precision_for(networks, *inputs).encode()
-                write_atomically(note, lambda file: file.write(chosen))
-            self.precision = note.read_text().strip()
+            known = note.read_bytes().decode(errors="replace").strip() if note.exists() else ""
+            if known not in ("bfloat16", "float32"):  # what is resumed goes on as it began
+                known = precision_for(networks, *inputs)
+                write_atomically(note, lambda file: file.write(known.encode()))
+            self.precision = known
         print(f"networks are trained in {self.precision}")
         return self.precision
 
@@ -213,12 +238,13 @@ class Run:
         name = name or getattr(function, "__name__", "experiment")
         options = self._options.setdefault(name, {})
         for arm in arms:
-            if options.get(arm, repr(arms[arm])) != repr(arms[arm]) and self.scale != "quick":
+            text = options_text(arms[arm])
+            if options.get(arm, text) != text and self.scale != "quick":
                 raise ValueError(
                     f"{name!r} was run with {arm!r} before, and other options: give this "
                     "experiment a name= of its own."
                 )
-            options[arm] = repr(arms[arm])
+            options[arm] = text
         kept, fingerprint = None, ""
         if self.scale == "full":
             kept = ROOT / "build" / "progress" / self.name / self.data.name
@@ -238,7 +264,7 @@ class Run:
 
         results, saved = once(self.seeds, arms, given)
         results.again = again
-        key = f"{fingerprint}{sorted(arms.items())!r}"
+        key = f"{fingerprint}{sorted((arm, options[arm]) for arm in arms)!r}"
         results.fingerprint = hashlib.sha256(key.encode()).hexdigest()
         first = (rows[0] for rows in results.rows.values())
         self._passed_on[name] = sorted({key for row in first for key in row if key[0] == "_"})
@@ -302,7 +328,9 @@ class Run:
     def _record(self, scale: str) -> dict:
         """A record of this notebook on this data, or the sentence that says how to make it."""
         try:
-            return records.read(self.name, self.data.name, scale, folder=ROOT / "results")
+            needs = ("claims",) if scale == "quick" else OF_TWENTY_SEEDS
+            folder = ROOT / "results"
+            return records.read(self.name, self.data.name, scale, folder=folder, needs=needs)
         except ValueError as problem:
             raise ValueError(
                 f"{problem} The scale `check` needs it: MINI_SEEDS=20 MINI_RESULTS=results make "
@@ -315,15 +343,17 @@ class Run:
         for path in sorted((folder / self.name).glob(f"{self.data.name}-full-*seeds.json")):
             scale = path.stem.removeprefix(f"{self.data.name}-")
             record = records.read(self.name, self.data.name, scale, folder=folder)
-            is_same = record.get("fingerprints", {}).get(name) == self._fingerprints[name]
-            if not is_same or len(record["seeds"]) >= len(self.seeds):
+            if record.get("fingerprints", {}).get(name) != self._fingerprints[name]:
+                continue
+            records.parse(path, OF_A_SITTING)
+            if len(record["seeds"]) >= len(self.seeds):
                 continue
             found = records.load(self.name, self.data.name, scale, name, folder=folder)
             calls = len(record["seeds"]) * sum(len(a) for a in record["experiments"].values())
             seconds, lost = record["seconds"] * self.workers / calls, record["passed_on"][name]
             for place, seed in enumerate(record["seeds"]):
                 for arm in arms.keys() & found.keys():
-                    if record["options"][name][arm] != repr(arms[arm]):
+                    if record["options"][name][arm] != options_text(arms[arm]):
                         continue
                     measures = {k: found[arm].get(k, ()) for k in record["returned"][name][arm]}
                     row = {key: v[place] for key, v in measures.items() if place < len(v)}
@@ -332,17 +362,19 @@ class Run:
             self._sittings += [s for s in record["sittings"] if s not in self._sittings]
 
     def _fingerprint(self, function: Callable) -> str:
-        """Changes with the function, what it calls, the settings, the data and all of `mini` but
-        `mini.course`, which changes no number."""
+        """Changes with the function and all that it uses, the settings, the data and all of `mini`
+        but `mini.course`, which changes no number."""
         parts = [
             *sources(function).values(),
             *sources(seeded).values(),
-            repr(sorted(vars(self.config).items())),
+            digest(sorted(vars(self.config).items())),
+            self.precision,
+            self.data.name,
+            digest(self.data),
+            data.pool_digest(self.source),
+            code_of_mini(ROOT),
         ]
-        parts += [self.precision, self.data.name, _digest(self.data)]
-        paths = sorted((ROOT / "mini").rglob("*.py"))
-        parts += [path.read_text("utf-8") for path in paths if path.parent.name != "course"]
-        return "".join(parts)
+        return "\0".join(parts)
 
     def judge(
         self, id: str, ours: Sequence[float], baseline: Sequence[float] | None = None
@@ -453,7 +485,8 @@ class Run:
         """The full record of this notebook, on CIFAR-10 itself before its lossy copy."""
         folder, datasets = ROOT / "results", ("cifar10", "cifar10-jpeg")
         here = [d for d in datasets if (folder / self.name / f"{d}-full.json").exists()]
-        return records.read(self.name, (here or datasets)[0], "full", folder=folder)
+        dataset = (here or datasets)[0]
+        return records.read(self.name, dataset, "full", folder=folder, needs=OF_A_FULL_RECORD)
 
     def verdicts(self) -> None:
         """Print the verdicts that are safe to compare strictly: exact ones, and those gated."""
@@ -478,8 +511,7 @@ class Run:
                 + (f"; not compared: {', '.join(left)}" if left else "")
             )
             return
-        folder = "results" if self.scale == "full" else "build/results"
-        folder = ROOT / (os.environ.get("MINI_RESULTS") or folder)
+        folder = results_folder(self.scale)
         path = folder / self.name / f"{self.data.name}-{self.label}.json"
         machine = {
             "processor": processor(),
@@ -537,21 +569,13 @@ def _drawn(source: str, sizes: tuple[tuple[str, int], ...], seed: int) -> Datase
     return data.load(source, **dict(sizes), seed=seed)
 
 
-def _digest(dataset: Dataset) -> str:
-    """Of all images and labels of a data set."""
-    digest = hashlib.sha256()
-    for part in (dataset.train, dataset.test):
-        for tensor in part:
-            digest.update(np.ascontiguousarray(tensor.numpy(force=True)))
-    return digest.hexdigest()
-
-
 def recorded(name: str, dataset: str, scale: str) -> "Markdown":
     """The judged table of an earlier run, as `results/` holds it, with its machine and date."""
     from IPython.display import Markdown
 
+    needs = ("dataset_title", "seeds", "seconds", "machine", "date", "claims")
     try:
-        return Markdown(records.verdicts(records.read(name, dataset, scale)))
+        return Markdown(records.verdicts(records.read(name, dataset, scale, needs=needs)))
     except ValueError as problem:
         return Markdown(str(problem))
 

@@ -11,7 +11,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -24,6 +24,15 @@ RESULTS = ROOT / "results"
 NAME = re.compile(r"(?P<dataset>.+)-(?P<scale>quick|full)(-(?P<seeds>\d+)seeds)?\.json")
 LARGE = 1000  # numbers: larger arrays are kept for the first seed only, in half precision
 MAX_BYTES = 1_000_000
+FORM = {  # of what a record may hold, as far as somebody reads it
+    **dict.fromkeys(("notebook", "paper", "dataset", "dataset_title", "scale", "date"), str),
+    **dict.fromkeys(("precision", "measures"), str),
+    **dict.fromkeys(("seeds", "claims", "sittings", "left_out", "dropped"), list),
+    **dict.fromkeys(("config", "machine", "versions", "experiments", "fingerprints"), dict),
+    **dict.fromkeys(("passed_on", "options", "returned", "gates"), dict),
+    "seconds": (int, float),
+    "images": int,
+}
 
 Measures = dict[str, dict[str, np.ndarray]]  # [arm][measure], one entry for each seed
 
@@ -34,10 +43,12 @@ def paths(folder: Path = RESULTS) -> list[Path]:
     return sorted(path for path in found if NAME.fullmatch(path.name))
 
 
-def read(name: str, dataset: str, scale: str, *, folder: Path = RESULTS) -> dict:
+def read(
+    name: str, dataset: str, scale: str, *, folder: Path = RESULTS, needs: Collection[str] = ()
+) -> dict:
     """The JSON of a run of notebook `name`; `scale` is "quick" or "full", or "quick-20seeds".
 
-    Raises ValueError if there is none, or it is not readable.
+    Raises ValueError if there is none, or it is not readable, or lacks a field of `needs`.
     """
     path = folder / name / f"{dataset}-{scale}.json"
     if not path.exists():
@@ -45,13 +56,38 @@ def read(name: str, dataset: str, scale: str, *, folder: Path = RESULTS) -> dict
             f"No run of {name} on {dataset} at scale {scale} is recorded: {path.name} is not in "
             f"{path.parent}."
         )
+    return parse(path, needs)
+
+
+def parse(path: Path, needs: Collection[str] = ()) -> dict:
+    """The content of a record's JSON, of which `needs` names fields that must be there.
+
+    Raises ValueError, naming the file, if it is not readable, as with marks of a conflict in it, or
+    of another form.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        _check_form(record, needs)
+    except (ValueError, TypeError, AttributeError, KeyError, OSError) as error:
+        what = f"{error} is missing" if isinstance(error, KeyError) else error
         raise ValueError(
-            f"The record {path} cannot be read ({error}): take it back from version control, or "
+            f"The record {path} cannot be read ({what}): take it back from version control, or "
             "run the notebook again."
         ) from None
+    return record
+
+
+def _check_form(record: object, needs: Collection[str]) -> None:
+    if not isinstance(record, dict):
+        raise ValueError(f"it holds a {type(record).__name__}, not an object")
+    for name in FORM.keys() & record.keys():
+        if not isinstance(record[name], FORM[name]):
+            raise ValueError(f"{name!r} is a {type(record[name]).__name__}")
+    for name in needs:
+        if name not in record:
+            raise ValueError(f"{name!r} is missing")
+    for row in record["claims"] if "claims" in needs else ():
+        Judgement.from_dict(row)
 
 
 def load(
@@ -67,7 +103,7 @@ def load(
     path = folder / name / f"{dataset}-{scale}.npz"
     if not record.get("experiments"):
         raise ValueError(
-            f"The run of {name} on {dataset} at scale {scale} of {record['date']} kept no "
+            f"The run of {name} on {dataset} at scale {scale} of {record.get('date')} kept no "
             "measures, only its verdicts: run it again to draw from it."
         )
     known = record["experiments"]
@@ -75,7 +111,7 @@ def load(
         (experiment,) = known
     if experiment not in known:
         raise ValueError(f"experiment={experiment!r}: expected one of {', '.join(known)}.")
-    if not path.exists() or _digest(path.read_bytes()) != record["measures"]:
+    if not path.exists() or _digest(path.read_bytes()) != record.get("measures"):
         raise ValueError(
             f"{path} is missing or not of the same run as {path.stem}.json: take both back from "
             "version control, or run the notebook again."

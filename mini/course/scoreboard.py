@@ -1,7 +1,6 @@
 """What the records in `results/` say: what every paper came to, and how fast we are."""
 
 import html
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ COLUMNS = ("paper's claims", "explanations", "controls", "seeds")
 COUNTED = ("reproduced", "inconclusive", "contradicted")
 EXPLANATION = "What-did-not-reproduce,-and-why"  # the anchor that Jupyter gives the heading
 NONE = "–"
+NEEDED = ("notebook", "dataset", "scale", "seeds", "claims")
 
 
 def group_of(dataset: str) -> str:
@@ -32,7 +32,7 @@ def strongest(folder: Path = records.RESULTS) -> list[dict]:
         named = records.NAME.fullmatch(path.name)
         if named["scale"] == "full" and named["seeds"]:
             continue
-        run = json.loads(path.read_text(encoding="utf-8"))
+        run = records.parse(path, NEEDED)
         is_copy = run["dataset"].endswith("jpeg")
         strength = (run["scale"] == "full", not is_copy, len(run["seeds"]))
         key = (run["notebook"], group_of(run["dataset"]))
@@ -108,7 +108,7 @@ def _cells(run: dict, page: str) -> list[str]:
 
 def benchmarks(folder: Path = records.RESULTS / "benchmarks") -> list[dict]:
     """Every recorded benchmark in `folder` that compares with peers."""
-    found = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    found = [records.parse(path) for path in sorted(folder.glob("*.json"))]
     return [record for record in found if "rows" in record]
 
 

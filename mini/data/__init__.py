@@ -2,7 +2,7 @@
 
 from mini.data.batches import Batches, Split, augment
 from mini.data.labels import flip_labels, select_classes, split_classes
-from mini.data.sets import Dataset, load, subset
+from mini.data.sets import Dataset, load, named, pool_digest, subset
 
 __all__ = [
     "Batches",
@@ -11,6 +11,8 @@ __all__ = [
     "augment",
     "flip_labels",
     "load",
+    "named",
+    "pool_digest",
     "select_classes",
     "split_classes",
     "subset",

@@ -134,6 +134,12 @@ def _strokes(recipe: Recipe) -> np.ndarray:
     return strokes[:, 0].round().byte().numpy()
 
 
+def sources() -> dict[str, np.ndarray]:
+    """All that the images are made from: the digits, their labels, and the photographs."""
+    images, labels = _scikit_learn_digits()
+    return {"images": images, "labels": labels, "photographs": _photographs()}
+
+
 @functools.cache
 def _digits_8x8() -> np.ndarray:
     """Float64 [1797, 8, 8] in 0..255; whole numbers, or flat areas of 127.5 would round by luck."""

@@ -1,12 +1,17 @@
-"""A folder of images as a data set: train/<class>/ and test/<class>/ with 32x32 PNG or JPEG files.
+"""A folder of images as a data set: train/<class>/ and test/<class>/ with 32x32 image files.
 
-The decoded images are cached under a fingerprint of all names, sizes and times of change.
+PNG, JPEG, WebP, BMP, GIF, TIFF and PPM are read; what else lies there, folders in a class among it,
+is left out with a warning. Names that differ in their Unicode form alone are one name. The decoded
+images are cached under a fingerprint of all names, sizes and times of change.
 """
 
 import contextlib
 import hashlib
 import os
 import re
+import unicodedata
+import warnings
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,9 +22,11 @@ from tqdm import tqdm
 from mini import files
 from mini.data import pool
 
-SUFFIXES = (".png", ".jpg", ".jpeg")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+SUFFIXES += (".ppm", ".pgm", ".pbm")
 SIZE = 32
 IMAGES_A_TASK = 250
+SHOWN = 5  # of what is left out
 
 
 def load(folder: Path) -> files.Arrays:
@@ -28,13 +35,15 @@ def load(folder: Path) -> files.Arrays:
     Raises ValueError, naming the file or folder, for anything that is missing, empty, unreadable
     or of another size, and if the cache folder cannot be written.
     """
-    parts = {part: _list_images(folder, part) for part in ("train", "test")}
-    classes = list(parts["train"])
-    if odd := sorted(set(classes) ^ set(parts["test"])):
-        raise ValueError(
-            f"train/ and test/ in {folder} must have the same classes, but these are only in one "
-            f"of them: {', '.join(odd)}."
+    parts, left_out = _list_parts(folder)
+    if left_out:
+        more = f" and {len(left_out) - SHOWN} more" if len(left_out) > SHOWN else ""
+        warnings.warn(
+            f"In {folder} these are left out, as only files of images directly in a class are read "
+            f"({', '.join(SUFFIXES)}): {', '.join(left_out[:SHOWN])}{more}.",
+            stacklevel=2,
         )
+    classes = list(parts["train"])
     stem = f"{re.sub(r'[^A-Za-z0-9-]', '_', folder.name)}-{_short_hash(str(folder.resolve()))}"
     path = files.cache_folder() / f"{stem}-{_fingerprint(parts)}.npz"
     arrays = pool.shared(path, lambda: _decode_all(parts, classes))
@@ -45,27 +54,81 @@ def load(folder: Path) -> files.Arrays:
     return arrays
 
 
-def _list_images(folder: Path, part: str) -> dict[str, list[os.DirEntry]]:
+def state(folder: Path) -> str:
+    """Changes with the name, size and time of change of every image in `folder`; ValueError as
+    `load` raises it."""
+    return _fingerprint(_list_parts(folder)[0])
+
+
+def _list_parts(folder: Path) -> tuple[dict[str, dict[str, list[os.DirEntry]]], list[str]]:
+    """The image files of each part and class, and what else is there."""
+    left_out: list[str] = []
+    try:
+        parts = {part: _list_images(folder, part, left_out) for part in ("train", "test")}
+    except OSError as error:
+        raise ValueError(
+            f"The folder {error.filename} cannot be read ({error.strerror}): make it readable."
+        ) from None
+    if odd := sorted(set(parts["train"]) ^ set(parts["test"])):
+        raise ValueError(
+            f"train/ and test/ in {folder} must have the same classes, but these are only in one "
+            f"of them: {', '.join(odd)}."
+        )
+    return parts, left_out
+
+
+def _list_images(folder: Path, part: str, left_out: list[str]) -> dict[str, list[os.DirEntry]]:
     """The image files of each class, classes and files sorted by name, hidden ones left out."""
     layout = f"put the images at {folder / part}/<class>/*.png or .jpg"
     if not (folder / part).is_dir():
         raise ValueError(f"The folder {folder} has no {part}/ in it: {layout}.")
     images = {}
     for class_folder in _visible(folder / part):
-        if class_folder.is_dir():
-            entries = _visible(class_folder.path)
-            found = [e for e in entries if e.name.lower().endswith(SUFFIXES) and e.is_file()]
-            if not found:
-                raise ValueError(f"The class {class_folder.path} has no image in it: {layout}.")
-            images[class_folder.name] = found
+        if not _is(class_folder.is_dir):
+            left_out.append(f"{part}/{class_folder.name}{_what(class_folder)}")
+            continue
+        label = _composed(class_folder.name)
+        if label in images:
+            raise ValueError(
+                f"Two folders in {folder / part} are called {label}, in two Unicode forms: put "
+                "their images into one."
+            )
+        images[label] = []
+        for entry in _visible(class_folder.path):
+            if entry.name.lower().endswith(SUFFIXES) and _is(entry.is_file):
+                images[label].append(entry)
+            else:
+                left_out.append(f"{part}/{class_folder.name}/{entry.name}{_what(entry)}")
+        if not images[label]:
+            raise ValueError(f"The class {class_folder.path} has no image in it: {layout}.")
     if not images:
         raise ValueError(f"The folder {folder / part} has no class folder in it: {layout}.")
     return images
 
 
+def _is(what: Callable[[], bool]) -> bool:
+    """False also for a link that leads nowhere, or to itself."""
+    try:
+        return what()
+    except OSError:
+        return False
+
+
+def _what(entry: os.DirEntry) -> str:
+    if _is(entry.is_dir):
+        return "/ (a folder)"
+    return "" if _is(entry.is_file) else " (a link to nothing)" if entry.is_symlink() else ""
+
+
+def _composed(name: str) -> str:
+    """A name in the form that Linux and Windows write; macOS takes its accents apart."""
+    return unicodedata.normalize("NFC", name)
+
+
 def _visible(folder: str | Path) -> list[os.DirEntry]:
     with os.scandir(folder) as entries:
-        return sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
+        shown = (e for e in entries if not e.name.startswith("."))
+        return sorted(shown, key=lambda e: (_composed(e.name), e.name))
 
 
 def _fingerprint(parts: dict[str, dict[str, list[os.DirEntry]]]) -> str:
@@ -113,7 +176,9 @@ def read_image(path: str | Path) -> np.ndarray:
     """An image file as uint8 [32, 32, 3]; raises ValueError, naming the file, if it is not one."""
     try:
         with Image.open(path) as image:
-            size, mode = image.size, image.mode
+            size, mode, frames = image.size, image.mode, getattr(image, "n_frames", 1)
+            if frames > 1:
+                raise ValueError(f"it has {frames} pictures in it")
             if size == (SIZE, SIZE) and not mode.startswith(("I", "F")):
                 if "transparency" in image.info:  # a palette's must not pass through RGB directly
                     image = image.convert("RGBA")
@@ -124,7 +189,8 @@ def read_image(path: str | Path) -> np.ndarray:
         ) from None
     if size != (SIZE, SIZE):
         raise ValueError(
-            f"The image {path} is {size[0]}x{size[1]} pixels, not {SIZE}x{SIZE}: resize it, "
-            f"for instance with PIL.Image.open(path).resize(({SIZE}, {SIZE})).save(path)."
+            f"The image {path} is {size[0]}x{size[1]} pixels, not {SIZE}x{SIZE}: make a folder of "
+            "resized copies, for instance with PIL.ImageOps.fit(PIL.ImageOps.exif_transpose("
+            f"PIL.Image.open(path)), ({SIZE}, {SIZE})).save(copy), which leaves the originals."
         )
     raise ValueError(f"The image {path} has more than 8 bits a channel: save it with 8.")

@@ -1,5 +1,6 @@
 """The data sets: whole sets of uint8 tensors, which a training loop goes through in `Batches`."""
 
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +47,7 @@ def load(
     """Load `name`: "digits", "plain-digits", "cifar10", "cifar100", or a folder of 32x32 images.
 
     Without a name it is the one in the environment variable `MINI_DATA`, else "digits". A folder
-    holds train/<class>/ and test/<class>/ with PNG or JPEG files. `n_train` and `n_test` ask for
+    holds train/<class>/ and test/<class>/ with image files. `n_train` and `n_test` ask for
     that many images with balanced classes; by default digits have 4,000 and 2,000, and any other
     set everything there is. `n_validation` asks for as balanced a part of the training images that
     `train` does not have; then `train` is, by default, what is left.
@@ -58,7 +59,7 @@ def load(
 
     Raises ValueError in one sentence for whatever is wrong with the name, the sizes or the files.
     """
-    name = str(name or os.environ.get("MINI_DATA") or "digits")
+    name = str(name or named())
     seed = random_seed(seed)
     sizes = {"train": n_train, "test": n_test, "validation": n_validation}
     if name in DIGITS:
@@ -76,6 +77,35 @@ def load(
         mirror=name not in DIGITS,
         **splits,
     )
+
+
+def named(default: str = "digits") -> str:
+    """What `MINI_DATA` names, a folder as its absolute path; where it names nothing, `default`.
+
+    Raises ValueError for what is neither a data set nor a folder.
+    """
+    value = os.environ.get("MINI_DATA") or default
+    if value in NAMES:
+        return value
+    return str(_existing(value, files.absolute(value, "MINI_DATA")))
+
+
+def pool_digest(name: str) -> str:
+    """A SHA-256 of everything that `load(name)` draws from: all images, labels and classes.
+
+    Raises ValueError as `load` does.
+    """
+    if name in DIGITS:
+        from mini.data import digits
+
+        arrays = digits.sources()
+    else:
+        _, arrays = _read_pool(name)
+    whole = hashlib.sha256()
+    for key, array in sorted(arrays.items()):
+        whole.update(f"{key} {array.dtype.str} {array.shape} ".encode())
+        whole.update(np.ascontiguousarray(array).view(np.uint8).data)
+    return whole.hexdigest()
 
 
 def subset(split: Split, n: int, *, seed: int, what: str = "n") -> Split:
@@ -136,18 +166,27 @@ def _read_pool(name: str) -> tuple[str, files.Arrays]:
         from mini.data import archives
 
         return name, archives.load(name)
-    folder = Path(name).expanduser().absolute()
+    try:
+        folder = Path(name).expanduser().absolute()
+    except RuntimeError:
+        raise ValueError(f"{name}: there is no such home folder here: write it out.") from None
+    _existing(name, folder)
+    from mini.data import folders
+
+    # What is measured on a folder never goes by a data set's own name.
+    name = f"{folder.name}-folder" if folder.name in NAMES else folder.name
+    return name, folders.load(folder)
+
+
+def _existing(name: str, folder: Path) -> Path:
+    """The folder that `name` means; ValueError if it is none."""
     if not folder.is_dir():
         raise ValueError(
             f"There is no data set called {name!r} and no folder {folder}: choose one of "
             f"{', '.join(NAMES)}, or give the path of a folder with train/<class>/ and "
             "test/<class>/ in it."
         )
-    from mini.data import folders
-
-    # What is measured on a folder never goes by a data set's own name.
-    name = f"{folder.name}-folder" if folder.name in NAMES else folder.name
-    return name, folders.load(folder)
+    return folder
 
 
 def _draw_images(pool: files.Arrays, sizes: dict[str, int | None], seed: int) -> dict[str, Split]:

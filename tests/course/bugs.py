@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tests.course import test_check as fresh
 from tests.course import test_claims as check
+from tests.course import test_keys as keys
 from tests.course import test_notebook as run
 from tests.course import test_records as kept
 from tests.planted import Bug
@@ -16,6 +17,10 @@ def in_folder(test: Callable[[Path], None]) -> None:
     """Run a test that wants a folder of its own."""
     with tempfile.TemporaryDirectory() as folder:
         test(Path(folder))
+
+
+def helper_in(use: str) -> Callable[[], None]:
+    return partial(in_folder, partial(keys.check_helper, text=keys.USES[use]))
 
 
 SAFE = check.test_a_verdict_is_safe_where_fresh_seeds_find_it_again
@@ -155,8 +160,12 @@ BUGS = [
     ),
     Bug(
         "mini.course.experiment",
-        "function, seed, arm, options, kept, fingerprint, given and",
-        "function, seed + list(arms).index(arm), arm, options, kept, fingerprint, given and",
+        """            function,
+            seed,
+""",
+        """            function,
+            seed + list(arms).index(arm),
+""",
         "arms get different seeds, so their differences are not paired",
         run.test_results_come_by_arm_and_measure_in_the_order_of_the_seeds,
     ),
@@ -169,7 +178,7 @@ BUGS = [
     ),
     Bug(
         "mini.course.experiment",
-        'f"{fingerprint}{options!r}"',
+        'f"{fingerprint}{options_text(dict(sorted(options.items())))}"',
         "fingerprint",
         "a kept result is found again after its options changed",
         run.test_at_full_scale_a_call_is_made_once,
@@ -183,17 +192,17 @@ BUGS = [
     ),
     Bug(
         "mini.course.notebook",
-        "repr(sorted(vars(self.config).items()))",
+        "digest(sorted(vars(self.config).items()))",
         '""',
         "a kept result is found again after the settings changed",
         run.test_what_a_result_depends_on_makes_a_new_call,
     ),
     Bug(
-        "mini.course.experiment",
-        "inspect.getsource(function)",
-        "function.__name__",
+        "mini.course.keys",
+        "        yield source\n        yield from map(self.of, (function.__def",
+        "        yield from map(self.of, (function.__def",
         "a kept result is found again after its function changed",
-        run.test_what_a_result_depends_on_makes_a_new_call,
+        helper_in("a call"),
     ),
     Bug(
         "mini.course.experiment",
@@ -393,8 +402,8 @@ BUGS = [
     ),
     Bug(
         "mini.course.notebook",
-        "not is_same or ",
-        "",
+        'if record.get("fingerprints", {}).get(name) != self._fingerprints[name]:',
+        'if not record.get("fingerprints"):',
         "rows of another code are taken over",
         run.test_another_code_takes_nothing_over,
     ),
@@ -421,7 +430,7 @@ BUGS = [
     ),
     Bug(
         "mini.course.records",
-        ' or _digest(path.read_bytes()) != record["measures"]',
+        ' or _digest(path.read_bytes()) != record.get("measures")',
         "",
         "a figure is drawn from the measures of another run",
         partial(in_folder, kept.test_measures_of_another_run_are_refused),
@@ -435,7 +444,7 @@ BUGS = [
     ),
     Bug(
         "mini.course.notebook",
-        'if record["options"][name][arm] != repr(arms[arm]):',
+        'if record["options"][name][arm] != options_text(arms[arm]):',
         "if False:",
         "seeds of another option are taken over",
         run.test_a_record_may_be_made_over_several_sittings,
@@ -460,5 +469,97 @@ BUGS = [
         "& (chosen < 0)",
         "a share that its seeds know to a thousandth may fall by half",
         fresh.test_a_measure_is_transformed_or_dropped_by_its_own_seeds,
+    ),
+    Bug(
+        "mini.course.keys",
+        "    for inner in code.co_consts:\n        if isinstance(inner, types.CodeType):",
+        "    for inner in ():\n        if isinstance(inner, types.CodeType):",
+        "what is used in a lambda or an inner function alone may change unnoticed",
+        helper_in("a lambda"),
+    ),
+    Bug(
+        "mini.course.keys",
+        "yield from map(self.of, (function.__defaults__, function.__kwdefaults__))",
+        "yield from ()",
+        "a default that another cell has computed may change unnoticed",
+        helper_in("a default"),
+    ),
+    Bug(
+        "mini.course.keys",
+        "(value.func, value.args, sorted(value.keywords.items()))",
+        "(value.func, sorted(value.keywords.items()))",
+        "what a partial binds by its place may change unnoticed",
+        partial(
+            in_folder,
+            partial(
+                keys.test_a_constant_of_any_kind_counts,
+                one="functools.partial(torch.add, 1)",
+                other="functools.partial(torch.add, 2)",
+            ),
+        ),
+    ),
+    Bug(
+        "mini.course.keys",
+        '            yield from (f"{free}: {self.tried(value)}" for free, value in '
+        "sorted(around.items()))\n            return",
+        "            return",
+        "a function behind torch's no_grad may change unnoticed",
+        helper_in("a decorator of torch"),
+    ),
+    Bug(
+        "mini.course.keys",
+        'hashlib.sha256(np.ascontiguousarray(array).data.cast("B")).hexdigest()',
+        "repr(array)",
+        "a large array is told by what Python prints of it, which leaves the middle out",
+        keys.test_large_arrays_as_options_are_told_apart,
+    ),
+    Bug(
+        "mini.course.keys",
+        "yield from sorted(map(self.of, value))",
+        "yield from map(self.of, value)",
+        "a set has another order in another process, and all is run again",
+        keys.test_equal_values_share_a_key_wherever_they_are,
+    ),
+    Bug(
+        "mini.course.keys",
+        "yield from map(self.of, owner.__bases__)",
+        "yield from ()",
+        "what a class inherits may change unnoticed",
+        partial(in_folder, keys.test_decorators_classes_and_their_bases_count),
+    ),
+    Bug(
+        "mini.course.keys",
+        "*_decorators(source)}",
+        "}",
+        "a decorator that gives back the function itself may change unnoticed",
+        partial(in_folder, keys.test_decorators_classes_and_their_bases_count),
+    ),
+    Bug(
+        "mini.course.notebook",
+        "digest(self.data),",
+        "",
+        "a kept result is found again after the images of its seed changed",
+        run.test_what_a_result_depends_on_makes_a_new_call,
+    ),
+    Bug(
+        "mini.course.notebook",
+        "data.pool_digest(self.source),",
+        "",
+        "a kept result is found again after an image that seed 0 does not draw changed",
+        run.test_every_image_and_label_of_a_folder_counts_and_how_it_is_written_does_not,
+    ),
+    Bug(
+        "mini.course.experiment",
+        "saved += seconds / workers",
+        "saved += seconds * workers",
+        "seconds of earlier runs are multiplied by the workers that shared them",
+        run.test_seconds_of_kept_calls_are_shared_by_the_workers,
+    ),
+    Bug(
+        "mini.course.experiment",
+        "np.load(path, allow_pickle=False)",
+        "np.load(path, allow_pickle=True)",
+        "a kept result may run whatever code stands in it",
+        run.test_a_kept_result_runs_no_code,
     ),
 ]

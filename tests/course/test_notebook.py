@@ -22,11 +22,12 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from mini import training
+from mini import files, training
 from mini.course import notebook, records
 from mini.course.claims import Claim
-from tests.data.sample_data import complains
+from tests.data.sample_data import complains, make_folder, scratch
 
 QUICK = {"seeds": 3, "n_train": 20, "n_test": 10, "epochs": 1}
 FULL = {"seeds": 4, "n_train": 30, "n_test": 10, "epochs": 2}
@@ -49,6 +50,7 @@ def course(**settings: str) -> Iterator[Path]:
             patch.setenv(name, value)
         root = Path(folder).resolve()
         patch.setattr(notebook, "ROOT", root)
+        patch.setattr(files, "_given_in", lambda: root)  # where the command was given
         yield root
 
 
@@ -287,7 +289,14 @@ def test_a_results_folder_that_cannot_be_written_gets_one_sentence():
     with course(MINI_RESULTS="file/results") as root:
         (root / "file").write_text("a file, not a folder")
         with complains(str(root / "file"), "cannot be written"):
-            begin().finish()
+            begin()  # not after the whole run
+    with course(MINI_SCALE="full") as root:
+        (root / "build").write_text("a file, where what is finished would be kept")
+        with complains(str(root / "build" / "progress"), "cannot be written"):
+            begin()
+    with course(MINI_SCALE="check", MINI_RESULTS="file") as root:
+        (root / "file").touch()
+        begin()  # writes nothing
 
 
 # Experiments.
@@ -453,6 +462,11 @@ def test_what_a_result_depends_on_makes_a_new_call():
             {"name": "others"},
             {"train": drawn.train._replace(labels=labels)},
             {"test": drawn.test._replace(images=255 - drawn.test.images)},
+            {"test": drawn.test._replace(labels=9 - drawn.test.labels)},
+            {"validation": drawn.test},
+            {"validation": drawn.test._replace(labels=9 - drawn.test.labels)},
+            {"classes": drawn.classes[::-1]},
+            {"mean": drawn.mean + 1e-6},
         )
         for change in changes:
             changed = dataclasses.replace(drawn, **change)
@@ -464,6 +478,106 @@ def test_what_a_result_depends_on_makes_a_new_call():
         assert is_new(lambda run: None)
         (root / "mini" / "model.py").write_text("width = 2")
         assert is_new(lambda run: None)
+
+
+def measured(seed: int) -> dict:
+    return {"value": seed}
+
+
+def test_every_image_and_label_of_a_folder_counts_and_how_it_is_written_does_not():
+    """Of a folder of which seed 0 draws ten images; each change is one it may not draw."""
+    with scratch() as outside, course(MINI_SCALE="full", MINI_DATA=str(outside / "pets")) as root:
+        pets = make_folder(outside / "pets", classes=tuple("abcde"), n=8)
+
+        def key(**settings: str) -> str:
+            with pytest.MonkeyPatch.context() as patch:
+                for name, value in settings.items():
+                    patch.setenv(name, value)
+                notebook._drawn.cache_clear()
+                return begin()._fingerprint(measured)
+
+        seen = {key()}
+        assert key(MINI_DATA=f"{pets}/") in seen
+        assert key(MINI_DATA=f"{pets.parent}/./pets//") in seen
+        for name in (pets / "train" / "a", pets / "train", pets):
+            os.utime(name, (1, 1))  # touched, no more
+        assert key() in seen
+        for part in ("train", "test"):
+            labels = sorted((pets / part).iterdir())
+            changes = (
+                lambda a, b: (a / "007.png").rename(b / "008.png"),  # moved to another class
+                lambda a, b: shutil.copy(a / "006.png", a / "009.png"),  # one more
+                lambda a, b: (a / "005.png").unlink(),
+                lambda a, b: Image.new("RGB", (32, 32)).save(a / "004.png"),
+            )
+            for change in changes:
+                change(labels[1], labels[3])
+                assert key() not in seen
+                seen.add(key())
+        assert not list(root.iterdir())
+
+
+def test_seconds_of_kept_calls_are_shared_by_the_workers():
+    """Four calls that took 100 s each are 400 s of one worker and 200 s of two."""
+
+    def spent(workers: int) -> float:
+        run = begin()
+        run.workers = workers
+        run.experiment(measured, {"arm": {}})
+        return run._saved_seconds
+
+    with course(MINI_SCALE="full") as root:
+        assert spent(1) == 0
+        for path in (root / "build" / "progress" / "90_test" / "digits").glob("*.npz"):
+            with np.load(path) as stored:
+                content = dict(stored) | {"seconds spent": np.array(100.0)}
+            np.savez(path, **content)
+        assert spent(1) == pytest.approx(400)
+        assert spent(2) == pytest.approx(200)
+
+
+class Touches:
+    """Unpickled, it makes a file."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, (str(self.path),)
+
+
+def damaged_kept_result(harm: Callable[[Path, Path], None]) -> None:
+    """What is damaged is made again, by that call alone, and is whole afterwards."""
+    counted = Counted()
+    with course(MINI_SCALE="full") as root:
+        counted.made(begin(), ARMS)
+        (path,) = (root / "build" / "progress" / "90_test" / "digits").glob("wide-2-*.npz")
+        harm(path, root)
+        assert counted.made(begin(), ARMS) == [(2, 3)]
+        assert not (root / "made by unpickling").exists()
+        assert counted.made(begin(), ARMS) == []
+
+
+def test_a_kept_result_runs_no_code():
+    def harm(path: Path, root: Path) -> None:
+        values = np.array([Touches(root / "made by unpickling")], dtype=object)
+        with path.open("wb") as file:
+            np.savez(file, **{"seconds spent": 1.0, "seconds": 2.5, "values": values})
+
+    damaged_kept_result(harm)
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda path, _: path.write_bytes(b""),
+        lambda path, _: path.write_bytes(path.read_bytes()[:200]),
+        lambda path, _: path.write_text("<<<<<<< HEAD"),
+        lambda path, _: np.savez(path, seconds=2.5, values=[3]),  # without its time
+    ],
+)
+def test_a_damaged_kept_result_is_made_again(harm):
+    damaged_kept_result(harm)
 
 
 def test_a_change_in_a_function_beside_it_makes_a_new_call(tmp_path):
@@ -524,7 +638,7 @@ def test_a_function_without_a_source_is_refused_only_where_its_source_matters():
 CELL = """
 import os, sys, time
 from pathlib import Path
-from mini import training
+from mini import files, training
 from mini.course import notebook, records
 
 notebook.ROOT = Path({root!r})

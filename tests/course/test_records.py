@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from mini.course import records
+from mini.course import records, scoreboard
 from tests.data.sample_data import complains
 
 CURVES = np.linspace(0, 1, 3 * 40).reshape(3, 40)
@@ -107,6 +107,43 @@ def test_what_is_not_there_or_broken_gets_one_sentence(tmp_path):
     path.write_text("<<<<<<< HEAD\n" + path.read_text())
     with complains(str(path), "cannot be read", "version control"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ("<<<<<<< HEAD\n{}\n=======\n{}\n>>>>>>> other\n", "Expecting value"),
+        ("", "Expecting value"),
+        ("[]", "holds a list"),
+        ("null", "holds a NoneType"),
+        ('{"seeds": 3}', "'seeds' is a int"),
+        ('{"claims": {}}', "'claims' is a dict"),
+        ('{"claims": []}', "'notebook' is missing"),
+    ],
+)
+def test_a_record_of_another_form_is_named_wherever_it_is_read(tmp_path, content, why):
+    path = tmp_path / "01_vit" / "digits-quick.json"
+    path.parent.mkdir()
+    path.write_text(content)
+    for read in (
+        lambda: records.parse(path, scoreboard.NEEDED),
+        lambda: records.read("01_vit", "digits", "quick", folder=tmp_path, needs=scoreboard.NEEDED),
+        lambda: scoreboard.strongest(tmp_path),
+    ):
+        with complains(str(path), why, "version control"):
+            read()
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "benchmarks" / "one.json").write_text("<<<<<<< HEAD")
+    with complains("one.json", "version control"):
+        scoreboard.benchmarks(tmp_path / "benchmarks")
+
+
+@pytest.mark.parametrize("claim", ["C1", {}, {"id": "C1"}, {"id": "C1", "kind": "more"}])
+def test_a_claim_of_another_form_is_found_with_its_record(tmp_path, claim):
+    path = tmp_path / "digits-quick.json"
+    path.write_text(json.dumps({"claims": [claim]}))
+    with complains(str(path), "version control"):
+        records.parse(path, ["claims"])
 
 
 def test_a_copy_is_a_record_too(tmp_path):

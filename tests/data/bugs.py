@@ -2,7 +2,14 @@
 
 from functools import partial
 
-from tests.data import test_batches, test_data, test_faults, test_labels, test_validation
+from tests.data import (
+    test_batches,
+    test_data,
+    test_faults,
+    test_labels,
+    test_paths,
+    test_validation,
+)
 from tests.planted import Bug
 
 BUGS = [
@@ -309,5 +316,47 @@ BUGS = [
         "images.max() < 1",
         "a white pixel is no image",
         test_batches.test_a_unit_image_may_be_one_and_no_more,
+    ),
+    Bug(
+        "mini.data.folders",
+        "is_file):\n                images[label].append(entry)\n            else:",
+        "is_file):\n                images[label].append(entry)\n            elif False:",
+        "folders in a class, links to nothing and other files are left out without a word",
+        test_data.test_what_is_left_out_is_said_in_one_sentence,
+    ),
+    Bug(
+        "mini.data.folders",
+        'unicodedata.normalize("NFC", name)',
+        "name",
+        "a class that a Mac has written is another than the same one of another machine",
+        test_data.test_names_in_two_unicode_forms_are_one_name,
+    ),
+    Bug(
+        "mini.data.folders",
+        "({SIZE}, {SIZE})).save(copy)",
+        "({SIZE}, {SIZE})).save(path)",
+        "the advice for images of another size overwrites the photograph",
+        test_data.check_advice,
+    ),
+    Bug(
+        "mini.data.folders",
+        '".jfif", ".webp"',
+        '".jfif"',
+        "WebP images are not read",
+        partial(test_data.check_suffix, ".webp"),
+    ),
+    Bug(
+        "mini.files",
+        "return Path(shell).absolute()",
+        "return Path.cwd()",
+        "a relative folder means notebooks/ in a kernel, and the shell's folder elsewhere",
+        partial(test_paths.test_a_folder_means_what_the_shell_means, "MINI_CACHE"),
+    ),
+    Bug(
+        "mini.files",
+        "Path(value).expanduser()",
+        "Path(value)",
+        "a quoted ~ makes a folder of that name",
+        partial(test_paths.test_a_folder_means_what_the_shell_means, "MINI_RESULTS"),
     ),
 ]

@@ -3,11 +3,13 @@
 import functools
 import hashlib
 import importlib.util
+import re
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -404,9 +406,9 @@ def test_a_folder_gives_its_images_in_the_order_of_names():
         folder = make_folder(root / "pets", classes=("dog", "cat", "Ant"))
         for hidden in (".DS_Store", "train/.ipynb_checkpoints", "train/cat/._000.png"):
             (folder / hidden).mkdir()
-        (folder / "train" / "cat" / "notes.txt").write_text("no image")
-        (folder / "train" / "notes.txt").write_text("no class")
-        dataset = data.load(str(folder))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # what is hidden is left out without a word
+            dataset = data.load(str(folder))
         assert (dataset.name, dataset.title, dataset.mirror) == ("pets", "pets", True)
         assert dataset.classes == ("Ant", "cat", "dog")
         for part, split in (("train", dataset.train), ("test", dataset.test)):
@@ -457,6 +459,125 @@ def test_other_colour_modes_become_rgb(mode, suffix):
         assert pixels.dtype == np.uint8
         assert pixels[:16].max() <= 2
         assert pixels[16:].min() >= 253
+
+
+@pytest.mark.parametrize(
+    "suffix", [".webp", ".bmp", ".gif", ".jfif", ".jpe", ".TIF", ".tiff", ".ppm", ".PNG"]
+)
+@pytest.mark.filterwarnings("error")
+def test_what_pillow_reads_is_read(suffix):
+    check_suffix(suffix)
+
+
+def check_suffix(suffix: str) -> None:
+    with scratch() as root:
+        folder = make_folder(root / "pets")
+        path = folder / "train" / "dog" / f"001{suffix}"
+        how = {"lossless": True} if suffix == ".webp" else {}
+        kind = {".jfif": "JPEG", ".jpe": "JPEG"}.get(suffix)
+        Image.new("RGB", (32, 32), (255, 0, 0)).save(path, format=kind, **how)
+        images = data.load(str(folder)).train.images
+        assert len(images) == (6 if suffix == ".PNG" and path.samefile(path.with_suffix(".png"))
+                               else 7)  # fmt: skip
+        red = [image for image in images if image[0].min() > 250 and image[1:].max() < 5]
+        assert len(red) == 1
+
+
+def test_what_is_left_out_is_said_in_one_sentence():
+    with scratch() as root:
+        folder = make_folder(root / "pets")
+        dog = folder / "train" / "dog"
+        dog.joinpath("puppies").mkdir()
+        Image.new("RGB", (32, 32)).save(dog / "puppies" / "000.png")
+        (dog / "gone.png").symlink_to(root / "nowhere.png")
+        (dog / "self.png").symlink_to("self.png")
+        (folder / "train" / "loop").symlink_to("loop")
+        (dog / "notes.txt").write_text("no image")
+        (folder / "test" / "cat" / "raw.cr2").write_text("no image that is read here")
+        (folder / "test" / "notes.txt").write_text("no class")
+        with pytest.warns(UserWarning, match="left out") as caught:
+            found = data.load(str(folder))
+        assert len(found.train.labels) == len(found.test.labels) == 6
+        (text,) = {str(warning.message) for warning in caught}
+        assert "\n" not in text
+        assert text.startswith(f"In {folder} these are left out")
+        for name in (
+            "train/dog/gone.png (a link to nothing)",
+            "train/dog/notes.txt",
+            "train/dog/puppies/ (a folder)",
+            "train/dog/self.png (a link to nothing)",
+            "train/loop (a link to nothing)",
+            "and 2 more",
+        ):
+            assert name in text
+
+
+def test_a_folder_that_links_to_itself_ends():
+    with scratch() as root:
+        folder = make_folder(root / "pets")
+        (folder / "train" / "dog" / "again").symlink_to(folder / "train" / "dog")
+        with pytest.warns(UserWarning, match="again/ .a folder."):
+            assert len(data.load(str(folder)).train.labels) == 6
+        (root / "loop").symlink_to("loop")
+        with complains(str(root / "loop"), "no folder"):
+            data.load(str(root / "loop"))
+
+
+COMPOSED, APART = "caf\u00e9", "cafe\u0301"
+
+
+def test_names_in_two_unicode_forms_are_one_name():
+    """As where train/ was made on a Mac and test/ on another machine."""
+    with scratch() as root:
+        folder = make_folder(root / "pets", classes=("dog", COMPOSED))
+        (folder / "test" / COMPOSED).rename(folder / "test" / APART)
+        found = data.load(str(folder))
+        assert found.classes == (COMPOSED, "dog")
+        assert found.test.labels.tolist() == [0, 0, 0, 1, 1, 1]
+        # Two files are two images, in whatever form.
+        for name in (COMPOSED, APART):
+            Image.new("RGB", (32, 32)).save(folder / "train" / "dog" / f"{name}.png")
+        there = len(list((folder / "train" / "dog").iterdir()))
+        assert len(data.load(str(folder)).train.labels) == 3 + there
+        try:
+            make_folder(root / "both", classes=(COMPOSED, APART))
+        except FileExistsError:
+            return  # this disk takes them for one
+        with complains(str(root / "both" / "train"), COMPOSED, "two Unicode forms"):
+            data.load(str(root / "both"))
+
+
+def test_a_picture_that_moves_is_refused():
+    with scratch() as root:
+        path = root / "x.gif"
+        frames = [Image.new("RGB", (32, 32), color) for color in ("red", "blue")]
+        frames[0].save(path, save_all=True, append_images=frames[1:])
+        with complains(str(path), "2 pictures"):
+            folders.read_image(path)
+
+
+def test_the_advice_for_another_size_leaves_the_original_and_its_turn():
+    check_advice()
+
+
+def check_advice() -> None:
+    """What the sentence says is run, on a photograph that its EXIF turns by a quarter."""
+    with tempfile.TemporaryDirectory() as place:
+        path, copy = Path(place) / "photo.png", Path(place) / "copy.png"
+        photo = Image.new("RGB", (96, 64), (0, 0, 255))
+        photo.paste((255, 0, 0), (0, 0, 48, 64))  # its left half, which is up when it is turned
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        photo.save(path, exif=exif)
+        before = path.read_bytes()
+        with pytest.raises(ValueError, match="96x64") as caught:
+            folders.read_image(path)
+        advice = re.search(r"(PIL\.ImageOps.*\.save\(copy\))", str(caught.value))[1]
+        exec(f"import PIL.Image, PIL.ImageOps\n{advice}", {"path": path, "copy": copy})
+        assert path.read_bytes() == before
+        pixels = folders.read_image(copy)
+        assert (pixels[:15] == (255, 0, 0)).all()
+        assert (pixels[17:] == (0, 0, 255)).all()
 
 
 def spoil(folder: Path, kind: str) -> tuple[str, ...]:

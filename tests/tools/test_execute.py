@@ -37,11 +37,12 @@ class Course:
     def read(self, path):
         return nbformat.read(self.root / path, as_version=4)
 
-    def execute(self, *arguments, **settings):
+    def execute(self, *arguments, cwd=None, **settings):
         return subprocess.run(
             [sys.executable, self.root / "tools" / "execute.py", *arguments],
             capture_output=True,
             text=True,
+            cwd=cwd,
             env=os.environ | {"MINI_RESULTS": str(self.root / "build" / "results")} | settings,
         )
 
@@ -97,13 +98,58 @@ def test_failing_notebook_is_named_and_the_others_still_run(course):
 
 def test_a_kernel_that_does_not_start_is_told_in_a_sentence(course):
     course.add("01_sample", notebook_of(code("1")))
+    (course.root / "in the way").mkdir()
+    (course.root / "in the way" / "ipykernel_launcher.py").touch()  # ends at once
+    done = course.execute("run", PYTHONPATH=str(course.root / "in the way"))
+    assert done.returncode == 1
+    assert "01_sample failed in cell 1 (1): the kernel did not start (" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_another_kernel_of_the_same_name_is_not_taken(course):
+    course.add("01_sample", notebook_of(code("import sys; print(sys.prefix)")))
     kernel = course.root / "kernels" / "python3" / "kernel.json"
     kernel.parent.mkdir(parents=True)
     ends_at_once = {"argv": [sys.executable, "-c", ""], "display_name": "", "language": "python"}
     kernel.write_text(json.dumps(ends_at_once))
     done = course.execute("run", JUPYTER_PATH=str(course.root))
+    assert done.returncode == 0, done.stdout
+    assert course.read("build/run/01_sample.ipynb").cells[0].outputs[0].text == f"{sys.prefix}\n"
+
+
+def test_folders_of_a_command_are_relative_to_where_it_was_given(course):
+    shown = "import os; print([os.environ[f'MINI_{n}'] for n in ('DATA', 'CACHE', 'RESULTS')])"
+    course.add("01_sample", notebook_of(code(shown)))
+    (course.root / "pets").mkdir()
+    names = {"MINI_DATA": "pets/", "MINI_CACHE": "cache", "MINI_RESULTS": "~/here"}
+    done = course.execute("run", cwd=course.root, HOME=str(course.root), **names)
+    assert done.returncode == 0, done.stdout
+    paths = [str(course.root.resolve() / name) for name in ("pets", "cache", "here")]
+    assert course.read("build/run/01_sample.ipynb").cells[0].outputs[0].text == f"{paths}\n"
+    done = course.execute("run", MINI_RESULTS="~nobody-of-this-name/x")
+    assert done.returncode == 2
+    assert done.stderr.startswith("MINI_RESULTS='~nobody-of-this-name/x': there is no such home")
+    assert done.stderr.count("\n") == 1
+
+
+def test_what_cannot_be_written_is_said_before_the_run(course):
+    course.add("01_sample", notebook_of(code("1")))
+    (course.root / "build").write_text("a file")
+    done = course.execute("run", MINI_RESULTS=str(course.root / "here"))
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert f"{course.root / 'build' / 'run'} cannot be written" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_broken_notebook_is_named_and_the_others_still_run(course):
+    course.add("01_sample", notebook_of(code("1")))
+    (course.notebooks / "02_broken.ipynb").write_text("<<<<<<< HEAD")
+    done = course.execute("run")
     assert done.returncode == 1
-    assert "01_sample failed in cell 1 (1): the kernel did not start (" in done.stdout
+    assert "[1/2] 01_sample: done" in done.stdout
+    path = course.notebooks / "02_broken.ipynb"
+    assert f"\nThe notebook {path} cannot be read (" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
 
 

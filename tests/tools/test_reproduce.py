@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from mini.course.notebook import seeded
-from tests.data.sample_data import KILLS
+from tests.data.sample_data import KILLS, make_folder
 from tests.notebooks.sample_notebook import code, notebook_of
 from tools import reproduced
 
@@ -149,10 +149,41 @@ def test_what_changed_or_lost_its_record_is_run_again(course, monkeypatch):
     assert reproduced.unfinished(paths) == []
 
     with monkeypatch.context() as other:
-        other.setenv("MINI_DATA", "another")
+        other.setenv("MINI_DATA", "cifar10")
         assert reproduced.unfinished(paths) == paths
+        other.setenv("MINI_DATA", "digits")  # as it is without
+        assert reproduced.unfinished(paths) == []
     record.unlink()
     assert reproduced.unfinished(paths) == paths
     record.touch()
+    assert reproduced.unfinished(paths) == []
+    # The record of another run, of the same name.
+    record.write_text('{"seeds": [0]}')
+    assert reproduced.unfinished(paths) == paths
+    record.write_text("")
+    record.with_suffix(".npz").write_bytes(b"other measures")
+    assert reproduced.unfinished(paths) == paths
+    record.with_suffix(".npz").unlink()
+    assert reproduced.unfinished(paths) == []
+    (note,) = reproduced.FINISHED.iterdir()
+    for content in ("", "[]", "{}", "results/01_sample/digits-full.json"):  # the last: as once
+        note.write_text(content)
+        assert reproduced.unfinished(paths) == paths
+    reproduced.remember(paths[0], record)
     write(course, START, "changed = True", TRAIN)
     assert reproduced.unfinished(paths) == paths
+
+
+def test_what_a_folder_holds_counts_and_how_it_is_written_does_not(course, monkeypatch):
+    monkeypatch.setattr(reproduced, "ROOT", course)
+    path, pets = course / "notebooks" / "01_sample.ipynb", make_folder(course / "pets")
+
+    def key(name) -> str:
+        monkeypatch.setenv("MINI_DATA", str(name))
+        return reproduced.fingerprint(path)
+
+    before = key(pets)
+    monkeypatch.chdir(course)
+    assert key(f"{pets}/") == key("pets") == key("./pets//") == before
+    (pets / "test" / "cat" / "000.png").rename(pets / "test" / "dog" / "003.png")
+    assert key(pets) != before
