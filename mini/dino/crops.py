@@ -9,7 +9,6 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn.functional import grid_sample
 
 
 def random_boxes(
@@ -35,19 +34,35 @@ def random_boxes(
 def resized_crop(images: Tensor, boxes: Tensor, size: int) -> Tensor:
     """Cut box b out of image b and resize it: `[B, C, H, W]`, `[B, 4]` -> `[B, C, size, size]`.
 
-    Bilinear, without antialiasing; nothing outside the box shows, as in torchvision's function.
-    A negative width mirrors the crop.
+    Bilinear and antialiased, as in Pillow and torchvision: where a box shrinks, a pixel of the view
+    is a mean over the part of the box that it stands for. Nothing outside the box shows. A negative
+    width mirrors the crop. Rows and columns are resized by one matrix each, so that a batch of
+    different boxes is two batched products.
     """
     top, left, height, width = boxes.to(images).T[..., None]  # [B, 1] each
-    middle = (torch.arange(size).to(images) + 0.5) / size  # of the output pixels, in (0, 1)
-    y = (middle * height).clamp(0.5).minimum(height - 0.5) + top  # [B, size], in input pixels
-    x = (middle * width.abs()).clamp(0.5).minimum(width.abs() - 0.5) + left
-    x = torch.where(width < 0, x.flip(1), x)
-    y, x = 2 * y / images.shape[2] - 1, 2 * x / images.shape[3] - 1  # corners at -1 and 1
-    grid = torch.stack(
-        [x[:, None, :].expand(-1, size, -1), y[:, :, None].expand(-1, -1, size)], dim=-1
-    )
-    return grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    rows = _triangles(top, height, images.shape[2], size)
+    columns = _triangles(left, width.abs(), images.shape[3], size)
+    columns = torch.where(width[..., None] < 0, columns.flip(1), columns)
+    b, c = images.shape[:2]
+    tall = rows @ images.transpose(1, 2).flatten(2)  # [B, size, C * W]
+    view = tall.view(b, size * c, -1) @ columns.mT  # [B, size * C, size]
+    return view.view(b, size, c, size).transpose(1, 2).contiguous()
+
+
+def _triangles(first: Tensor, length: Tensor, n: int, size: int) -> Tensor:
+    """Weights `[B, size, n]` of `n` pixels for each of `size`, which share `length` of them.
+
+    A triangle around the middle of the new pixel that reaches as far as the next middle, or as the
+    next pixel of the image where that is farther; cut off where the box ends, and scaled to sum 1.
+    """
+    scale = length / size  # pixels of the image a pixel of the view, [B, 1]
+    middle = first + scale * (torch.arange(size).to(first) + 0.5)  # [B, size]
+    pixel = torch.arange(n).to(first) + 0.5  # [n]
+    reach = scale.clamp(min=1)[..., None]
+    weights = (1 - (pixel - middle[..., None]).abs() / reach).clamp(min=0)
+    inside = (pixel > first) & (pixel < first + length)  # [B, n]
+    weights = weights * inside[:, None]
+    return weights / weights.sum(dim=-1, keepdim=True)
 
 
 def recolour(

@@ -19,7 +19,7 @@ class PairCrossEntropy(torch.autograd.Function):
         everything, total, differences = sum(P_t[1:], P_t[0]), 0.0, []  # [B, K]
         for v, g in enumerate(student_logits):
             T, M = (everything - P_t[v], len(P_t) - 1) if v < len(P_t) else (everything, len(P_t))
-            z = torch.add(g.amax(dim=-1, keepdim=True) / -tau_s, g, alpha=1 / tau_s)  # at most 0
+            z = (g - g.amax(dim=-1, keepdim=True)).div_(tau_s)  # at most 0, and there exactly
             total = total - torch.vdot(T.flatten(), z.flatten())
             normaliser = z.exp_().sum(dim=-1, keepdim=True)  # [B, 1]
             total = total + M * normaliser.log().sum()

@@ -74,6 +74,21 @@ def test_loss_gradient_and_centre_are_lightlys_over_successive_calls(tau_s, tau_
         torch.testing.assert_close(ours.center, theirs.center[0, 0])
 
 
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("views", [2, 5])
+def test_one_output_has_nothing_to_say_and_costs_exactly_nothing(views, batch):
+    """The degenerate case of lightly's own tests: K = 1, whose softmax is 1."""
+    ours, theirs = dino.DINOLoss(1), LightlyLoss(1)
+    student = [g.float().requires_grad_() for g in logits(views, batch=batch, out=1)]
+    teacher = [g.float() for g in logits(2, seed=1, batch=batch, out=1)]
+    value = ours(student, teacher)
+    assert value.item() == theirs(teacher, student).item() == 0
+    assert all(g.abs().max() == 0 for g in torch.autograd.grad(value, student))
+    torch.testing.assert_close(ours.center, theirs.center[0, 0])
+    found = dino.target_statistics(ours, student, teacher)
+    assert found == {"entropy": 0, "kl": 0, "outputs": 1}
+
+
 @pytest.mark.parametrize("momentum", [0.0, 0.5, 1.0])
 def test_centre_momentum_is_lightlys(momentum):
     ours = loss_of(center_momentum=momentum)
@@ -517,9 +532,20 @@ def test_crop_is_torchvisions_for_the_same_box(size):
     ours = crops.resized_crop(images, boxes, size)
     for image, box, view in zip(images, boxes.tolist(), ours, strict=True):
         theirs = torchvision_crop(
-            image, *box, [size, size], InterpolationMode.BILINEAR, antialias=False
+            image, *box, [size, size], InterpolationMode.BILINEAR, antialias=True
         )
         torch.testing.assert_close(view, theirs, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_a_view_that_shrinks_is_a_mean_and_not_a_sample(factor):
+    """A view of stripes one pixel wide is grey; sampled, it was black or white, by its place."""
+    stripes = torch.arange(32).remainder(2).float().expand(2, 3, 32, 32)
+    boxes = torch.tensor([[0, 0, 32, 32], [2, 0, 30, 31]])
+    view = crops.resized_crop(stripes, boxes, 32 // factor)[..., 1:-1]
+    assert float((view - 0.5).abs().max()) < 0.1
+    flat = crops.resized_crop(torch.ones(2, 3, 32, 32), boxes, 32 // factor)
+    torch.testing.assert_close(flat, torch.ones_like(flat))
 
 
 def test_crop_of_everything_is_the_image_and_a_negative_width_mirrors():
@@ -583,7 +609,8 @@ def test_local_views_show_less_than_global_ones():
 
 
 def test_every_image_gets_its_own_crop_mirrored_half_of_the_time():
-    ramp = torch.linspace(0, 1, 32).expand(400, 3, 32, 32)
+    ramp = torch.linspace(0, 1, 32)
+    ramp = (ramp + 2 * ramp[:, None]).expand(400, 3, 32, 32)
     generator = torch.Generator().manual_seed(0)
     view = dino.multicrop(ramp, n_local=0, generator=generator, mirror=True)[0]
     is_mirrored = view[:, 0, 0, 0] > view[:, 0, 0, -1]
