@@ -177,7 +177,9 @@ def target_statistics(
     """What figure 7 shows, in nats, for the two global views and the loss's centre as it is.
 
     `entropy` h(P_t), `kl` KL(P_t || P_s) with the views crossed (their sum is the cross-entropy,
-    eq. 5), and `outputs` exp(H(mean P_t)), the number of outputs in use, between 1 and K.
+    eq. 5), `outputs` exp(H(mean P_t)), the number of outputs in use, between 1 and K, and
+    `information` H(mean P_t) - h(P_t), what an answer tells about which of the 2 B views was seen:
+    their mutual information, between 0 and ln(2 B).
     """
     with torch.no_grad():
         student_logits, teacher_logits = map(loss._wide, (student_logits, teacher_logits))
@@ -186,8 +188,10 @@ def target_statistics(
         log_P_s = log_softmax(g / loss.student_temperature, dim=-1)
         entropy = -torch.xlogy(P_t, P_t).sum(-1).mean()
         mean = P_t.mean(dim=(0, 1))
+        entropy_of_mean = -torch.xlogy(mean, mean).sum()
         return {
             "entropy": float(entropy),
             "kl": float(-(P_t * log_P_s).sum(-1).mean() - entropy),
-            "outputs": float(torch.exp(-torch.xlogy(mean, mean).sum())),
+            "outputs": float(torch.exp(entropy_of_mean)),
+            "information": float(entropy_of_mean - entropy),
         }

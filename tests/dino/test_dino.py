@@ -86,7 +86,7 @@ def test_one_output_has_nothing_to_say_and_costs_exactly_nothing(views, batch):
     assert all(g.abs().max() == 0 for g in torch.autograd.grad(value, student))
     torch.testing.assert_close(ours.center, theirs.center[0, 0])
     found = dino.target_statistics(ours, student, teacher)
-    assert found == {"entropy": 0, "kl": 0, "outputs": 1}
+    assert found == {"entropy": 0, "kl": 0, "outputs": 1, "information": 0}
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.5, 1.0])
@@ -309,15 +309,28 @@ def test_statistics_split_the_cross_entropy():
     P_t = torch.cat(loss_of().targets(teacher))
     assert found["entropy"] == pytest.approx(float(-(P_t * P_t.log()).sum(-1).mean()))
     assert found["entropy"] < math.log(found["outputs"]) < math.log(OUT)
+    # What a view's answer tells: the mean divergence of each from the mean of all.
+    told = (P_t * (P_t / P_t.mean(0)).log()).sum(-1).mean()
+    assert found["information"] == pytest.approx(float(told))
 
 
 def test_statistics_of_both_collapses():
     same = [torch.zeros(3, OUT, dtype=torch.float64)] * 2
     found = dino.target_statistics(loss_of(), same, same)
-    assert found == pytest.approx({"entropy": math.log(OUT), "kl": 0.0, "outputs": OUT})
+    uniform = {"entropy": math.log(OUT), "kl": 0.0, "outputs": OUT, "information": 0.0}
+    assert found == pytest.approx(uniform, abs=1e-12)
     peak = [100 * torch.eye(OUT, dtype=torch.float64)[:1].expand(3, -1)] * 2
     found = dino.target_statistics(loss_of(), peak, peak)
-    assert found == pytest.approx({"entropy": 0.0, "kl": 0.0, "outputs": 1.0}, abs=1e-9)
+    peaked = {"entropy": 0.0, "kl": 0.0, "outputs": 1.0, "information": 0.0}
+    assert found == pytest.approx(peaked, abs=1e-9)
+
+
+def test_the_information_of_answers_that_name_each_view_is_the_logarithm_of_their_number():
+    eye = 100 * torch.eye(OUT, dtype=torch.float64)
+    found = dino.target_statistics(loss_of(), [eye[:3]] * 2, [eye[:3], eye[3:6]])
+    assert found["information"] == pytest.approx(math.log(6))
+    found = dino.target_statistics(loss_of(), [eye[:3]] * 2, [eye[:3], eye[:3]])
+    assert found["information"] == pytest.approx(math.log(3))
 
 
 @pytest.mark.parametrize(
