@@ -126,7 +126,8 @@ def content_digest(dataset: Dataset) -> str:
 
     Names are no part of it, and `mean` and `std` follow from the images.
     """
-    arrays = {"classes": np.array(len(dataset.classes)), "mirror": np.array(dataset.mirror)}
+    count = np.array(len(dataset.classes), dtype=np.int64)
+    arrays = {"classes": count, "mirror": np.array(dataset.mirror)}
     for part in ("train", "test"):
         images, labels = checked(getattr(dataset, part))
         arrays |= {f"{part}_images": images.numpy(force=True)}
