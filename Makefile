@@ -8,6 +8,26 @@ TIMES = 10
 IN_VENV = $(VENV)/bin/python
 STAMP = $(VENV)/.set-up
 
+# A relative folder is meant from where the command was given, which `make -C` leaves and PWD does not.
+from_there = $(if $(or $(filter / /% ~%,$(firstword $(1))),$(findstring :,$(1))),$(1),$(PWD)/$(1))
+ifneq ($(PWD),$(CURDIR))
+ifneq ($(MINI_CACHE),)
+override export MINI_CACHE := $(call from_there,$(value MINI_CACHE))
+endif
+ifneq ($(MINI_RESULTS),)
+override export MINI_RESULTS := $(call from_there,$(value MINI_RESULTS))
+endif
+ifneq ($(filter-out digits plain-digits cifar10 cifar100,$(MINI_DATA)),)
+override export MINI_DATA := $(call from_there,$(value MINI_DATA))
+endif
+endif
+
+# As other processors round: with AVX2, with SSE alone, and in numpy's and MKL's own paths for any processor.
+AS_AVX2 = ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 OPENBLAS_CORETYPE=Haswell
+AS_SSE = ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41
+AS_ANY = MKL_CBWR=COMPATIBLE OPENBLAS_CORETYPE=Nehalem \
+  NPY_DISABLE_CPU_FEATURES=X86_V3,X86_V4,AVX512_ICL,AVX512_SPR,AVX2,FMA3,AVX512F,AVX512_SKX
+
 .PHONY: help setup lab run reproduce test steady notebooks slides slides-pdf slides-check site scoreboard bench offline
 
 help: ## this list
@@ -56,7 +76,10 @@ offline: $(STAMP) ## the same as test, with the network cut (Linux)
 	  echo "Cutting the network needs Linux with unshare and ip (util-linux, iproute2), and the right to use them; make test guards its connections without them." >&2; exit 1; }
 	unshare -rn sh -c 'ip link set lo up && exec "$$@"' cut $(MAKE) test
 
-steady: $(STAMP) ## the strict run of the notebooks TIMES times, by turns with one thread and with two
+steady: $(STAMP) ## units and notebooks as other processors round; the notebooks TIMES times, with one thread and with two
+	for as in '$(AS_AVX2)' '$(AS_SSE)' '$(AS_ANY)'; do \
+	  echo "== $$as"; \
+	  env $$as $(IN_VENV) -m pytest -q tests && env $$as $(IN_VENV) -m pytest -q --nbval notebooks || exit 1; done
 	for i in $$(seq $(TIMES)); do \
 	  MINI_THREADS=$$((2 - i % 2)) $(IN_VENV) -m pytest -q --nbval notebooks || exit 1; done
 

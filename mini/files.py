@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent  # of the course
 
 HOST = re.sub(r"[^A-Za-z0-9-]", "-", platform.node()) or "unknown"
 SECONDS_A_DAY = 86_400
+DATASET = {"train_images", "train_labels", "test_images", "test_labels", "classes"}
 
 
 def cache_folder() -> Path:
@@ -129,8 +130,7 @@ def cached(path: Path, build: Callable[[], Arrays], is_valid: Callable[[Arrays],
 
 def is_dataset(arrays: Arrays) -> bool:
     """Are these a data set's images, labels and classes, of the right shapes and types?"""
-    names = {f"{part}_{what}" for part in ("train", "test") for what in ("images", "labels")}
-    if set(arrays) != names | {"classes"}:
+    if set(arrays) != DATASET:
         return False
     pairs = [(arrays[f"{part}_images"], arrays[f"{part}_labels"]) for part in ("train", "test")]
     return all(

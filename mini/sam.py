@@ -146,7 +146,9 @@ class SAM(torch.optim.Optimizer):
         )
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Tensor] | Sequence[Callable[[], Tensor]]) -> Tensor:
+    def step(
+        self, closure: Callable[[], Tensor] | Sequence[Callable[[], Tensor]] | None = None
+    ) -> Tensor:
         """One step; returns the loss at the unperturbed weights.
 
         `closure` computes loss and gradients; it is called twice, at w and at w + e, and gradients

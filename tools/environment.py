@@ -19,7 +19,7 @@ RESULTS = ROOT / "results"
 
 PINNED = {"MINI_DEVICE": "cpu"}
 FOLDERS = ("MINI_CACHE", "MINI_RESULTS")
-UNSET = ("MINI_DATA", "MINI_SEEDS", "PYTHONWARNINGS")
+UNSET = ("MINI_DATA", "MINI_MIRROR", "MINI_SEEDS", "PYTHONWARNINGS")
 
 
 def read_notebook(path: Path) -> nbformat.NotebookNode:

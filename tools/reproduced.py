@@ -19,7 +19,7 @@ def fingerprint(path: Path) -> str:
     parts = [cell.source for cell in cells if cell.cell_type == "code"]
     parts += [source.read_text("utf-8") for source in sorted((ROOT / "mini").rglob("*.py"))]
     source = data.named()
-    parts += [source, os.environ.get("MINI_SEEDS") or ""]
+    parts += [source, os.environ.get("MINI_SEEDS") or "", str(data.may_mirror(source))]
     if Path(source).is_dir():
         parts.append(folders.state(Path(source)))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()

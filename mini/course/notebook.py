@@ -10,6 +10,7 @@ run.finish()
 import functools
 import hashlib
 import json
+import math
 import os
 import platform
 import time
@@ -49,14 +50,24 @@ if TYPE_CHECKING:  # worker processes import this module too, and show nothing
     from IPython.display import Markdown
 
 
-def start(name: str, *, paper: str, quick: dict, full: dict, digits: str = "digits") -> "Run":
+def start(
+    name: str,
+    *,
+    paper: str,
+    quick: dict,
+    full: dict,
+    digits: str = "digits",
+    classes: tuple[int, float] = (2, math.inf),
+    a_class: int = 1,
+) -> "Run":
     """Read MINI_SCALE, MINI_DATA, MINI_SEEDS and MINI_DEVICE, load the data, and begin a run.
 
     `quick` and `full` hold the same keys, one column of numbers for each scale; both need `seeds`,
     and `n_train`, `n_test`, `n_validation` if the data is to be cut. The scale `check` has quick's
     settings and one seed, which is compared with recorded ones. `digits` is the data set where
     MINI_DATA names none: "digits" or "plain-digits". Raises ValueError for a setting that is
-    unknown, and for a folder of results that cannot be written.
+    unknown, for a folder of results that cannot be written, and for data that has not from the
+    first to the second of `classes`, or fewer than `a_class` training or test images of one.
     """
     scale = os.environ.get("MINI_SCALE") or "quick"
     columns = {"quick": quick, "full": full, "check": quick}
@@ -81,13 +92,39 @@ def start(name: str, *, paper: str, quick: dict, full: dict, digits: str = "digi
         require_writable(ROOT / "build" / "progress" / name)
     source = data.named(digits)
     run = Run(name, paper, scale, label, seeds, SimpleNamespace(**config), source, device())
+    _require_classes(run, classes, a_class)
     parts = f"{len(run.data.train.labels):,} training and {len(run.data.test.labels):,} test images"
     how_many = f"{len(seeds)} seed" + ("s" if len(seeds) > 1 else "")
     print(
         f"{run.data.title}: {parts}; scale {scale}, {how_many}, "
         f"on {run.device} with {run.workers} at a time"
     )
+    if source not in data.sets.NAMES:
+        print(
+            "half of the images are mirrored in training: MINI_MIRROR=no for digits and the like"
+            if run.data.mirror
+            else "no image is mirrored in training, as MINI_MIRROR=no"
+        )
     return run
+
+
+def _require_classes(run: "Run", classes: tuple[int, float], a_class: int) -> None:
+    (fewest, most), found = classes, len(run.data.classes)
+    if not fewest <= found <= most:
+        upwards = " or more" if most == math.inf else f" to {most}"
+        wanted = f"{fewest}{upwards if fewest < most else ''}"
+        raise ValueError(
+            f"{run.name} needs {wanted} classes, and {run.data.title} has {found}: choose other "
+            "data by MINI_DATA, such as a folder of so many."
+        )
+    for part in ("train", "test"):
+        counts = getattr(run.data, part).labels.bincount(minlength=found)
+        if (fewest := int(counts.min())) < a_class:
+            raise ValueError(
+                f"{run.name} needs {a_class} {part} images of each class at scale {run.scale}, and "
+                f"of {run.data.title} it takes {fewest} of {run.data.classes[counts.argmin()]}: "
+                "choose data of fewer classes, or with more images, by MINI_DATA."
+            )
 
 
 def results_folder(scale: str) -> Path:

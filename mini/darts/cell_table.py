@@ -21,9 +21,10 @@ import torch
 from mini import training
 from mini.course.experiment import run_all
 from mini.course.notebook import processor
+from mini.course.records import parse
 from mini.darts import cells
 from mini.darts.cells import Cell
-from mini.data import Dataset
+from mini.data import Dataset, content_digest
 from mini.files import ROOT, write_atomically
 
 SETTINGS = {"channels": 16, "epochs": 6, "lr": 1e-2, "batch_size": 64}
@@ -50,23 +51,37 @@ def train_cell(seed: int, cell: Cell, data: Dataset, device: str = "cpu") -> dic
 
 
 def path_of(data: Dataset) -> Path:
-    """Where the table of this data set, with so many training images, is kept."""
-    return ROOT / "results" / "06_darts" / f"cells-{data.name}-{len(data.train.labels)}.json"
+    """Where the table of this data set, with so many training images, is kept.
+
+    Another data set of the same name and size has a file of its own, with its digest in the name.
+    """
+    path = ROOT / "results" / "06_darts" / f"cells-{data.name}-{len(data.train.labels)}.json"
+    digest = content_digest(data)
+    if not path.exists() or parse(path).get("data") in (None, digest):
+        return path
+    return path.with_stem(f"{path.stem}-{digest[:8]}")
 
 
 def table(data: Dataset, *, workers: int = 1, device: str = "cpu") -> dict[Cell, np.ndarray]:
     """Test accuracies of all 64 cells, one for each seed: `table[cell]` [seeds].
 
-    Read from results/, or, where they are not there for this data and these settings, trained and
-    stored: about ten minutes on two cores, resumed where an earlier run was stopped.
+    Read from results/, or, where they are not there for just these images and labels and these
+    settings, trained and stored: about ten minutes on two cores, resumed where an earlier run was
+    stopped. Raises ValueError for a table that is damaged.
     """
     path = path_of(data)
-    record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    if record.get("settings") != SETTINGS or record.get("n_test") != len(data.test.labels):
+    record = parse(path) if path.exists() else {}
+    if any(record.get(key) != value for key, value in _made_from(data).items()):
         record = make(data, workers=workers, device=device)
         write_atomically(path, lambda file: file.write((json.dumps(record, indent=1)).encode()))
     trained = {tuple(row["cell"].split("-")): row["accuracy"] for row in record["cells"]}
     return {cell: np.asarray(trained[cells.canonical(cell)]) for cell in cells.all_cells()}
+
+
+def _made_from(data: Dataset) -> dict:
+    """What of a record says that it is the table of this data, made with these settings."""
+    sizes = {"n_train": len(data.train.labels), "n_test": len(data.test.labels)}
+    return sizes | {"data": content_digest(data), "settings": SETTINGS}
 
 
 def make(data: Dataset, *, workers: int, device: str = "cpu") -> dict:
@@ -81,7 +96,7 @@ def make(data: Dataset, *, workers: int, device: str = "cpu") -> dict:
         range(SEEDS),
         workers=workers,
         kept=ROOT / "build" / "progress" / "06_darts" / path_of(data).stem,
-        fingerprint=repr((SETTINGS, len(data.test.labels), data.mean.tolist(), device)),
+        fingerprint=repr((_made_from(data), device)),
     )
     rows = [
         {
@@ -99,9 +114,7 @@ def make(data: Dataset, *, workers: int, device: str = "cpu") -> dict:
     return {
         "dataset": data.name,
         "dataset_title": data.title,
-        "n_train": len(data.train.labels),
-        "n_test": len(data.test.labels),
-        "settings": SETTINGS,
+        **_made_from(data),
         "seconds": round(perf_counter() - start + saved, 1),
         "date": datetime.now(UTC).date().isoformat(),
         "machine": {"processor": processor(), "cores": workers, "device": str(device)},

@@ -5,6 +5,7 @@ An archive that somebody put into the cache folder by hand is used instead of th
 
 import http.client
 import socket
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,8 @@ CONNECT_SECONDS = 30
 def load(name: str) -> files.Arrays:
     """`train_images` (uint8 [N, 3, 32, 32]), `train_labels` (int64 [N]), `test_...`, `classes`.
 
-    Raises ValueError when the download fails, the archive is damaged, or the cache folder cannot
-    be written.
+    Raises ValueError when the download fails, the archive is damaged, the cache folder cannot be
+    written, or somebody else's file stands where the images would be kept.
     """
     folder = files.cache_folder()
     return pool.shared(folder / f"{name}.npz", lambda: _unpack(name, folder))
@@ -31,6 +32,7 @@ def load(name: str) -> files.Arrays:
 def _unpack(name: str, folder: Path) -> files.Arrays:
     source = SOURCES[name]
     archive = folder / source.filename
+    _require_own(folder / f"{name}.npz")
     with files.temporary_folder(folder) as temporary:
         if not archive.exists():
             _download(name, archive, temporary)
@@ -47,6 +49,27 @@ def _unpack(name: str, folder: Path) -> files.Arrays:
             raise ValueError(
                 f"The archive {archive} cannot be unpacked in {folder} ({error}): is the disk full?"
             ) from None
+
+
+def _require_own(path: Path) -> None:
+    """Raises ValueError for a file that is no cache of this course, which would be replaced.
+
+    A damaged one is told by the names of the arrays in it, or, cut short, by the first.
+    """
+    names = {f"{key}.npy" for key in files.DATASET}
+    try:
+        with zipfile.ZipFile(path) as stored:
+            is_own = set(stored.namelist()) == names
+    except FileNotFoundError:
+        return
+    except (zipfile.BadZipFile, OSError):
+        start = path.read_bytes()[:64] if path.is_file() else b"?"
+        is_own = not start or any(start[30:].startswith(n.encode()) for n in names)  # a zip's entry
+    if not is_own:
+        raise ValueError(
+            f"The file {path} is in the way and none of the course's: move it elsewhere, or choose "
+            "another folder by MINI_CACHE."
+        )
 
 
 def _download(name: str, archive: Path, temporary: Path) -> None:

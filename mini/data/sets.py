@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mini import files
-from mini.data.batches import Split, whole_number
+from mini.data.batches import Split, checked, whole_labels, whole_number
 
 DIGITS = ("digits", "plain-digits")
 NAMES = (*DIGITS, "cifar10", "cifar100")
@@ -57,9 +57,12 @@ def load(
     every seed, and `train` from a smaller one when there is a validation part; of the other sets
     `n_train` images are the same with and without it.
 
+    `mirror` of the result is true but for digits; for a folder whose images mean another thing, or
+    none, when mirrored left to right, such as digits or text, `MINI_MIRROR=no` makes it false.
+
     Raises ValueError in one sentence for whatever is wrong with the name, the sizes or the files.
     """
-    name = str(name or named())
+    source = name = str(name or named())
     seed = random_seed(seed)
     sizes = {"train": n_train, "test": n_test, "validation": n_validation}
     if name in DIGITS:
@@ -74,7 +77,7 @@ def load(
         classes=classes,
         mean=mean,
         std=std,
-        mirror=name not in DIGITS,
+        mirror=may_mirror(source),
         **splits,
     )
 
@@ -90,6 +93,19 @@ def named(default: str = "digits") -> str:
     return str(_existing(value, files.absolute(value, "MINI_DATA")))
 
 
+def may_mirror(name: str) -> bool:
+    """Does a mirrored image of this data set keep its label? Of a folder, what `MINI_MIRROR` says.
+
+    It does where it says nothing. Raises ValueError for anything but yes and no.
+    """
+    if name in NAMES:
+        return name not in DIGITS
+    answer = os.environ.get("MINI_MIRROR") or "yes"
+    if answer not in ("yes", "no"):
+        raise ValueError(f"MINI_MIRROR={answer!r}: expected 'yes' or 'no'.")
+    return answer == "yes"
+
+
 def pool_digest(name: str) -> str:
     """A SHA-256 of everything that `load(name)` draws from: all images, labels and classes.
 
@@ -101,6 +117,25 @@ def pool_digest(name: str) -> str:
         arrays = digits.sources()
     else:
         _, arrays = _read_pool(name)
+    return _sha256(arrays)
+
+
+def content_digest(dataset: Dataset) -> str:
+    """A SHA-256 of what a network learns from and is tested on: the images and labels of `train`
+    and `test`, how many classes there are, and whether images are mirrored in training.
+
+    Names are no part of it, and `mean` and `std` follow from the images.
+    """
+    count = np.array(len(dataset.classes), dtype=np.int64)
+    arrays = {"classes": count, "mirror": np.array(dataset.mirror)}
+    for part in ("train", "test"):
+        images, labels = checked(getattr(dataset, part))
+        arrays |= {f"{part}_images": images.numpy(force=True)}
+        arrays |= {f"{part}_labels": labels.numpy(force=True)}
+    return _sha256(arrays)
+
+
+def _sha256(arrays: files.Arrays) -> str:
     whole = hashlib.sha256()
     for key, array in sorted(arrays.items()):
         whole.update(f"{key} {array.dtype.str} {array.shape} ".encode())
@@ -112,10 +147,12 @@ def subset(split: Split, n: int, *, seed: int, what: str = "n") -> Split:
     """`n` images of a split, as many of each class (within one, until a class is used up).
 
     With the same seed, a smaller subset is the beginning of a larger one.
-    Raises ValueError, calling `n` by the name `what`, if there are fewer images, or if `n` is
-    smaller than the number of classes.
+    The images are of any type and kept as they are. Raises ValueError, calling `n` by the name
+    `what`, if there are fewer images, or if `n` is smaller than the number of classes, and unless
+    labels are whole numbers [N].
     """
-    chosen, _ = _deal(split.labels.numpy(force=True), n, seed=seed, what=what)
+    labels = whole_labels(split.labels).numpy(force=True)
+    chosen, _ = _deal(labels, n, seed=seed, what=what)
     index = torch.from_numpy(chosen).to(split.labels.device)
     return Split(split.images[index], split.labels[index])
 
@@ -129,13 +166,20 @@ def random_seed(seed: int) -> int:
 
 
 def mean_and_std(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Of each channel, [3] and [3], of uint8 [N, 3, H, W] scaled to [0, 1].
+    """Of each channel, [C] and [C], of uint8 [N, C, H, W] scaled to [0, 1].
 
-    From its histogram: exact, and no float copy of the whole set.
+    From its histogram: exact, and no float copy of the whole set. Raises ValueError for images of
+    another type, which may be scaled already, or none.
     """
-    values = torch.arange(256, dtype=torch.float64) / 255
-    counts = torch.stack([images[:, c].flatten().bincount(minlength=256) for c in range(3)])
-    shares = counts.double() / counts.sum(1, keepdim=True)  # [3, 256]
+    if images.dtype != torch.uint8 or images.ndim != 4 or not images.numel():
+        raise ValueError(
+            f"images are {images.dtype} {list(images.shape)}: give uint8 [N, C, H, W], 0 to 255, "
+            "and at least one."
+        )
+    values = torch.arange(256, dtype=torch.float64, device=images.device) / 255
+    channels = images.transpose(0, 1).flatten(1)  # [C, N*H*W]
+    counts = torch.stack([channel.bincount(minlength=256) for channel in channels])
+    shares = counts.double() / counts.sum(1, keepdim=True)  # [C, 256]
     mean = shares @ values
     std = (shares * (values - mean[:, None]) ** 2).sum(1).sqrt()
     return mean.float(), std.clamp(min=1 / 255).float()  # one-coloured images divide by no zero
@@ -232,7 +276,8 @@ def _deal(
     n = whole_number(what, n, at_least=len(np.unique(labels)))
     if n > len(labels):
         raise ValueError(
-            f"{what} is {n}, but there are only {len(labels)} images{source}: ask for fewer."
+            f"{what} is {n}, but there are only {len(labels)} images{source}: ask for fewer, in a "
+            "notebook by its first cell, or give more."
         )
     random = np.random.RandomState(random_seed(seed))
     # Deal the cards: shuffled, the k-th image of every class goes into round k.

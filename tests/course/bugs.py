@@ -174,7 +174,7 @@ BUGS = [
         'return_as="generator"',
         'return_as="generator_unordered"',
         "results stand in the order in which they were ready, unpaired",
-        run.test_two_workers_give_the_numbers_of_one,
+        run.test_results_stand_in_the_order_of_the_seeds_whichever_is_ready_first,
     ),
     Bug(
         "mini.course.experiment",

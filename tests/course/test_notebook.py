@@ -14,10 +14,12 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import joblib
 import matplotlib as mpl
 import numpy as np
 import pytest
@@ -108,6 +110,43 @@ def test_the_first_line_says_what_will_run():
         line = printed(lambda: notebook.start("90_test", paper="A paper", quick=QUICK, full=FULL))
         assert "20 training and 10 test images; scale quick, 3 seeds, on cpu" in line
         assert line.count("\n") == 1
+
+
+def begin_on(count: int, n: int, mirror: str = "", **needs: object) -> tuple[str, notebook.Run]:
+    """What the first cell prints, and its run, on a folder of `n` images of each class."""
+    with scratch() as root, course(MINI_MIRROR=mirror), pytest.MonkeyPatch.context() as patch:
+        names = tuple(f"class {i}" for i in range(count))
+        patch.setenv("MINI_DATA", str(make_folder(root / "pets", classes=names, n=n)))
+        run = []
+        start = functools.partial(notebook.start, "90_test", paper="", quick=QUICK, full=FULL)
+        text = printed(lambda: run.append(start(**needs)))
+        assert run[0].data  # still of these settings
+        return text, run[0]
+
+
+def test_a_folder_says_that_its_images_are_mirrored_and_a_setting_turns_it_off():
+    text, run = begin_on(2, 10)
+    assert "half of the images are mirrored in training: MINI_MIRROR=no" in text
+    assert run.data.mirror
+    text, run = begin_on(2, 10, mirror="no")
+    assert "no image is mirrored in training, as MINI_MIRROR=no" in text
+    assert not run.data.mirror
+    with complains("MINI_MIRROR='false'", "'yes' or 'no'"):
+        begin_on(2, 10, mirror="false")
+
+
+def test_data_of_other_classes_or_too_few_images_gets_one_sentence():
+    begin_on(3, 10, classes=(3, 3), a_class=3)
+    with complains("90_test needs 3 classes, and pets has 2", "MINI_DATA"):
+        begin_on(2, 10, classes=(3, 3))
+    with complains("90_test needs 1 to 2 classes, and pets has 3"):
+        begin_on(3, 10, classes=(1, 2))
+    with complains("90_test needs 2 or more classes, and pets has 1"):
+        begin_on(1, 30)
+    with complains("90_test needs 4 test images of each class at scale quick", "it takes 3 of"):
+        begin_on(3, 10, a_class=4)
+    with complains("n_train is 20, but there are only 18 images", "by its first cell"):
+        begin_on(2, 9)
 
 
 def test_the_device_is_the_best_one_here_unless_it_is_set():
@@ -372,6 +411,23 @@ def test_two_workers_give_the_numbers_of_one():
             np.testing.assert_array_equal(values, together[arm][key])
 
 
+def test_results_stand_in_the_order_of_the_seeds_whichever_is_ready_first():
+    later = threading.Event()
+
+    def measure(seed: int, *, width: int) -> dict:
+        if (seed, width) == (0, 2):
+            assert later.wait(60)
+        elif (seed, width) == (1, 2):
+            later.set()
+        return {"seed": seed, "width": width}
+
+    with course(), joblib.parallel_config(backend="threading"):
+        results = begin(workers=2).experiment(measure, ARMS)
+    for arm, options in ARMS.items():
+        assert results[arm]["seed"].tolist() == [0, 1, 2]
+        assert results[arm]["width"].tolist() == [options["width"]] * 3
+
+
 def test_a_call_has_one_thread_and_gives_the_others_back():
     def threads(seed: int) -> dict:
         return {"threads": torch.get_num_threads()}
@@ -533,7 +589,8 @@ def test_seconds_of_kept_calls_are_shared_by_the_workers():
                 content = dict(stored) | {"seconds spent": np.array(100.0)}
             np.savez(path, **content)
         assert spent(1) == pytest.approx(400)
-        assert spent(2) == pytest.approx(200)
+        with joblib.parallel_config(backend="threading"):  # nothing is run: no processes to start
+            assert spent(2) == pytest.approx(200)
 
 
 class Touches:

@@ -168,4 +168,32 @@ BUGS = [
         "the first cell is halved, and no other",
         partial(check.test_cells_are_halved_in_between_and_nowhere_else, 2),
     ),
+    Bug(
+        "mini.darts.cell_table",
+        "record.get(key) != value",
+        "record.get(key) == value",
+        "a table that fits is made again, and another is read",
+        partial(check.check_other_table, "n_test"),
+    ),
+    Bug(
+        "mini.darts.cell_table",
+        "if any(record",
+        "if all(record",
+        "a table that differs in its data alone is read",
+        partial(check.check_other_table, "no digest"),
+    ),
+    Bug(
+        "mini.darts.cell_table",
+        "in (None, digest):",
+        "or True:",
+        "a table of other data of the same name and size is overwritten",
+        partial(check.check_other_table, "label"),
+    ),
+    Bug(
+        "mini.data.sets",
+        'arrays |= {f"{part}_labels": labels.numpy(force=True)}',
+        "pass",
+        "the digest of a data set is of its images alone",
+        partial(check.check_other_table, "label"),
+    ),
 ]

@@ -4,7 +4,10 @@ import copy
 import itertools
 import json
 import math
+import tempfile
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +19,7 @@ from torch.func import grad, jvp
 
 from mini import darts
 from mini.darts import cell_table, cells, search
-from mini.data import Dataset, Split
+from mini.data import Dataset, Split, content_digest, load
 from tests.planted import defaults
 
 OPS = ("none", "skip", "conv3x3", "avg3x3")
@@ -720,23 +723,86 @@ def test_a_table_is_made_once_and_read_afterwards(tmp_path, monkeypatch):
     assert not trained
 
 
-def test_a_table_of_other_settings_is_not_used(tmp_path, monkeypatch):
-    monkeypatch.setattr(cell_table, "ROOT", tmp_path)
-    data = tiny()
-    path = cell_table.path_of(data)
-    path.parent.mkdir(parents=True)
+def stored_table(data, accuracy=0.5):
+    """A record as `table` stores it, all cells as good as each other."""
     rows = [
-        {"cell": cells.title(cell), "accuracy": [0.5]}
+        {"cell": cells.title(cell), "accuracy": [accuracy]}
         for cell in {cells.canonical(cell) for cell in cells.all_cells()}
     ]
-    good = {"settings": cell_table.SETTINGS, "n_test": 40, "cells": rows}
-    monkeypatch.setattr(cell_table, "make", lambda *a, **k: {"settings": {}, "cells": []})
-    for change in ({"settings": {"epochs": 99}}, {"n_test": 41}, {"settings": None}):
-        path.write_text(json.dumps(good | change))
-        with pytest.raises(KeyError):  # the new record, empty, was asked for instead
-            cell_table.table(data)
-    path.write_text(json.dumps(good))
-    assert set(cell_table.table(data)) == set(cells.all_cells())
+    return {"n_train": 40, "n_test": 40, "settings": cell_table.SETTINGS} | {
+        "data": content_digest(data),
+        "cells": rows,
+    }
+
+
+def other_label(data):
+    images, labels = data.test
+    return replace(data, test=Split(images, torch.cat([labels[:1] + 1, labels[1:]])))
+
+
+def other_pixel(data):
+    images, labels = data.train
+    changed = images.clone()
+    changed[7, 2, 31, 31] ^= 1
+    return replace(data, train=Split(changed, labels))
+
+
+OTHER_TABLES = {
+    "settings": lambda data: (data, {"settings": {"epochs": 99}}),
+    "n_train": lambda data: (data, {"n_train": 41}),
+    "n_test": lambda data: (data, {"n_test": 41}),
+    "no digest": lambda data: (data, {"data": None}),
+    "label": lambda data: (other_label(data), {}),
+    "pixel": lambda data: (other_pixel(data), {}),
+    "mirror": lambda data: (replace(data, mirror=True), {}),
+    "classes": lambda data: (replace(data, classes=tuple("abcde")), {}),
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_TABLES)
+def test_a_table_of_anything_else_is_made_anew(kind):
+    check_other_table(kind)
+
+
+def check_other_table(kind):
+    """It is made and read again; a table of other data stays beside it."""
+    data, change = OTHER_TABLES[kind](tiny())
+
+    def accuracies(data):
+        return set(np.concatenate(list(cell_table.table(data).values())))
+
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cell_table, "ROOT", Path(folder))
+        path = Path(folder) / "results" / "06_darts" / "cells-tiny-40.json"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps(before := stored_table(tiny()) | change))
+        patch.setattr(cell_table, "make", lambda data, **_: stored_table(data, accuracy=0.75))
+        assert accuracies(data) == {0.75}
+        patch.delattr(cell_table, "make")
+        assert accuracies(data) == {0.75}
+        if not change:
+            assert json.loads(path.read_text()) == before
+            assert accuracies(tiny()) == {0.5}
+
+
+def test_a_table_is_read_for_the_same_images_under_other_names_of_classes(tmp_path, monkeypatch):
+    monkeypatch.setattr(cell_table, "ROOT", tmp_path)
+    path = cell_table.path_of(tiny())
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(stored_table(tiny())))
+    monkeypatch.delattr(cell_table, "make")
+    assert set(cell_table.table(tiny())) == set(cells.all_cells())
+    assert set(cell_table.table(replace(tiny(), classes=tuple("efgh")))) == set(cells.all_cells())
+
+
+def test_a_damaged_table_is_named_and_left(tmp_path, monkeypatch):
+    monkeypatch.setattr(cell_table, "ROOT", tmp_path)
+    path = cell_table.path_of(tiny())
+    path.parent.mkdir(parents=True)
+    path.write_text("<<<<<<< HEAD\n{}")
+    with pytest.raises(ValueError, match=r"cells-tiny-40\.json cannot be read"):
+        cell_table.table(tiny())
+    assert path.read_text() == "<<<<<<< HEAD\n{}"
 
 
 @pytest.mark.parametrize(
@@ -759,6 +825,12 @@ def test_committed_tables_are_whole(path):
         if not cells.is_connected(cell):  # a constant answer: chance
             assert max(row["accuracy"]) < 0.15
         assert math.isfinite(sum(row["accuracy"]))
+
+
+def test_the_committed_table_of_digits_is_that_of_the_notebooks_data():
+    data = load("digits", n_train=4000, n_test=2000)
+    record = json.loads(cell_table.path_of(data).read_text(encoding="utf-8"))
+    assert record["data"] == content_digest(data)
 
 
 def test_the_optimizers_are_those_of_the_paper(monkeypatch):

@@ -22,11 +22,12 @@ from sklearn.datasets import load_digits, load_sample_image
 from torch.nn.functional import interpolate
 
 from mini import data
-from mini.data import archives, digits, folders
+from mini.data import archives, digits, folders, sets
 from tests.data.sample_data import (
     complains,
     damage,
     few,
+    forget_images,
     left_in,
     make_folder,
     numbered_split,
@@ -318,6 +319,56 @@ def check_cifar(name: str = "cifar10") -> None:
                 np.testing.assert_array_equal(split.images, images)
                 np.testing.assert_array_equal(split.labels, labels)
                 assert split.labels.dtype == torch.int64
+
+
+def test_a_subset_keeps_images_of_any_type_and_refuses_labels_that_are_no_list():
+    images, labels = numbered_split(30)
+    scaled = data.subset(data.Split(images / 255, labels), 12, seed=0)
+    whole = data.subset(data.Split(images, labels), 12, seed=0)
+    assert scaled.images.equal(whole.images / 255)
+    with complains("labels are torch.int64 [30, 1]", "whole numbers [N]"):
+        data.subset(data.Split(images, labels[:, None]), 12, seed=0)
+
+
+def test_mean_and_std_are_of_all_channels_and_of_uint8_images_only():
+    images = torch.randint(256, (5, 4, 8, 8), dtype=torch.uint8)
+    flat = (images.double() / 255).transpose(0, 1).flatten(1)
+    for found, expected in zip(
+        sets.mean_and_std(images), (flat.mean(1), flat.std(1, correction=0)), strict=True
+    ):
+        assert torch.allclose(found.double(), expected, rtol=0, atol=2**-24)  # float32, below 1
+    for wrong in (images / 255, images.long(), images[:0], images[0]):
+        with complains(f"images are {wrong.dtype} {list(wrong.shape)}", "uint8"):
+            sets.mean_and_std(wrong)
+
+
+STRANGERS = {
+    "another's arrays": lambda path: np.savez(path, x_train=np.zeros(3), y_train=np.zeros(3)),
+    "nearly ours": lambda path: np.savez(path, train_images=np.zeros(3), train_labels=[1, 2, 3]),
+    "objects": lambda path: np.savez(path, images=np.array([{}])),
+    "no archive": lambda path: path.write_bytes(b"notes on CIFAR"),
+    "a folder": lambda path: path.mkdir(),
+}
+
+
+@pytest.mark.parametrize("kind", STRANGERS)
+def test_a_stranger_s_file_where_the_cache_would_be_stays(kind):
+    with scratch() as root, official("cifar10", root / "cache" / archives.CIFAR10.filename):
+        path = root / "cache" / "cifar10.npz"
+        STRANGERS[kind](path)
+        before = path.read_bytes() if path.is_file() else left_in(path)
+        with complains(f"{path} is in the way", "MINI_CACHE"):
+            data.load("cifar10")
+        assert before == (path.read_bytes() if path.is_file() else left_in(path))
+
+
+@pytest.mark.parametrize("kind", ["truncated", "a byte changed", "empty"])
+def test_a_damaged_cache_of_an_archive_is_made_again(kind):
+    with scratch() as root, official("cifar10", root / "cache" / archives.CIFAR10.filename):
+        first = data.load("cifar10")
+        damage(root / "cache" / "cifar10.npz", kind)
+        forget_images()
+        assert data.load("cifar10").train.images.equal(first.train.images)
 
 
 def test_subsets_of_cifar_are_balanced():

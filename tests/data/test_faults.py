@@ -301,10 +301,10 @@ def source_of(url: str) -> str:
 def test_downloads_killed_at_random_moments_leave_nothing_that_is_read():
     """Two load the same data at once; one is killed (MINI_KILLS times), the other gets it whole.
 
-    By turns it is killed while it downloads, for 2 s, and about when it unpacks, stores and ends.
+    By turns it is killed while it downloads, for 1 s, and about when it unpacks, stores and ends.
     """
     moments = random.Random(0)
-    with scratch() as root, served(root, seconds=2) as address:
+    with scratch() as root, served(root, seconds=1) as address:
         archive, cache = root / "cifar-10-python.tar.gz", root / "cache"
         with official("cifar10", archive) as stored:
             command = [sys.executable, "-c", LOADERS, source_of(f"{address}/{archive.name}")]
@@ -320,7 +320,7 @@ def test_downloads_killed_at_random_moments_leave_nothing_that_is_read():
                     is_early = count % 2 == 0
                     loaders.stdin.write("\n")
                     killed, _ = map(int, loaders.stdout.readline().split())
-                    time.sleep(moments.uniform(0, 1) if is_early else moments.uniform(1.9, 2.4))
+                    time.sleep(moments.uniform(0, 0.5) if is_early else moments.uniform(0.9, 1.4))
                     with contextlib.suppress(ProcessLookupError):  # it was quicker
                         os.kill(killed, signal.SIGKILL)
                     status, spared = map(int, loaders.stdout.readline().split())

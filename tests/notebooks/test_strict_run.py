@@ -1,5 +1,6 @@
 """The strict run of notebooks catches what it must, quickly, and nothing more."""
 
+import json
 import os
 import re
 import shutil
@@ -89,6 +90,10 @@ CASES = {
         ],
         {"passed": 1},
     ),
+    "interpreter": (
+        [code(f"import sys\nprint(sys.prefix == {sys.prefix!r})", stream("True\n"))],
+        {"passed": 1},
+    ),
     "wrong_print": (differing("print(0.25)", stream("0.26\n")), DIFFERS),
     "wrong_result": (differing("0.25", result("0.26")), DIFFERS),
     "new_result": (differing("0.25"), DIFFERS),
@@ -126,6 +131,10 @@ def strict(tmp_path_factory):
     shutil.copy(ROOT / "notebooks" / "conftest.py", folder)
     for name, (cells, _) in CASES.items():
         nbformat.write(notebook_of(*cells), folder / f"{name}.ipynb")
+    other = folder / "jupyter" / "kernels" / "python3" / "kernel.json"  # of this name, not ours
+    other.parent.mkdir(parents=True)
+    ends_at_once = {"argv": [sys.executable, "-c", ""], "display_name": "", "language": "python"}
+    other.write_text(json.dumps(ends_at_once))
     report = folder / "report.xml"
     command = [sys.executable, "-m", "pytest", "-c", ROOT / "pyproject.toml", "--nbval"]
     done = subprocess.run(
@@ -133,7 +142,7 @@ def strict(tmp_path_factory):
         capture_output=True,
         text=True,
         cwd=ROOT,
-        env=os.environ | HOSTILE,
+        env=os.environ | HOSTILE | {"JUPYTER_PATH": str(folder / "jupyter")},
     )
     counts, seconds = {name: Counter() for name in CASES}, Counter()
     for case in ElementTree.parse(report).iter("testcase"):

@@ -368,7 +368,13 @@ def test_scaled_gradients_are_refused():
             scaler.step(optimizer, *arguments)
     for name, weight in model.named_parameters():
         assert torch.equal(weight, before[name])
-    torch.amp.GradScaler("cpu", enabled=False).step(optimizer, closure)  # a plain step
+    idle = torch.amp.GradScaler("cpu", enabled=False)  # as on a machine without CUDA
+    with pytest.raises(ValueError, match=r"call step\(closure\)"):
+        idle.step(optimizer)
+    idle.step(optimizer, closure)  # a plain step
+    fresh = torch.amp.GradScaler("cpu")  # torch's own sentence, before it asks the optimizer
+    with pytest.raises(AssertionError, match=r"did not use scaler\.scale\("):
+        fresh.step(optimizer, closure)
 
 
 # Parity.
