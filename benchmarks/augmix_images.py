@@ -6,7 +6,6 @@ a slow moment of the machine slows all alike. Operations: the nine of the paper 
 """
 
 from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 import torch
@@ -94,9 +93,7 @@ def main() -> None:
         "v2.AugMix on tensors": (on_tensors, 60),
         "Pillow, image by image": (by_pillow, 300),
     }
-    steps = {name: partial(run, n) for name, (run, n) in runs.items()}
-    work = {name: n for name, (_, n) in runs.items()}
-    bench.compare("AugMix views", steps, unit="images/s", work=work)
+    bench.compare_images("AugMix views", runs)
     bench.finish()
 
 

@@ -42,9 +42,7 @@ def main() -> None:
         "v2.RandomResizedCrop on tensors": (partial(one_by_one, batch), 200),
         "v2.RandomResizedCrop on PIL images": (partial(one_by_one, pictures), 200),
     }
-    steps = {name: partial(run, n) for name, (run, n) in runs.items()}
-    work = {name: n for name, (_, n) in runs.items()}
-    bench.compare("DINO views, 2 + 2 an image", steps, unit="images/s", work=work)
+    bench.compare_images("DINO views, 2 + 2 an image", runs)
     bench.finish()
 
 

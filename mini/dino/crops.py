@@ -50,10 +50,11 @@ def resized_crop(images: Tensor, boxes: Tensor, size: int) -> Tensor:
 
 
 def _triangles(first: Tensor, length: Tensor, n: int, size: int) -> Tensor:
-    """Weights `[B, size, n]` of `n` pixels for each of `size`, which share `length` of them.
+    """How much each of `n` old pixels counts for each of `size` new ones: `[B, size, n]`, sums 1.
 
-    A triangle around the middle of the new pixel that reaches as far as the next middle, or as the
-    next pixel of the image where that is farther; cut off where the box ends, and scaled to sum 1.
+    The new ones share the stretch of the old that begins at `first` and is `length` long, `[B, 1]`
+    both. A triangle around the middle of the new pixel reaches to the next middle, or to the next
+    old pixel where that is farther, and is cut off where the stretch ends.
     """
     scale = length / size  # pixels of the image a pixel of the view, [B, 1]
     middle = first + scale * (torch.arange(size).to(first) + 0.5)  # [B, size]
