@@ -1,16 +1,18 @@
-"""mixup and Manifold Mixup: train between the examples, in the input or in a hidden layer.
+"""mixup, CutMix and Manifold Mixup: train between the examples, in the input or a hidden layer.
 
 Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018, arXiv:1710.09412, section 2.
-Verma et al., "Manifold Mixup", ICML 2019, arXiv:1806.05236, section 2. Read downwards: the mix,
-what is drawn, mixup, its loss, the same in a hidden layer; last what one looks at in a trained
-network (mixup, figure 2; Manifold Mixup, section 3.2). Differences from the authors' code: lambda
-and the permutation come from one generator, so that a seed decides both (theirs draw lambda from an
-unseeded one); the loss is cross-entropy throughout, as in both papers (the code of Manifold Mixup
+Yun et al., "CutMix", ICCV 2019, arXiv:1905.04899, section 3. Verma et al., "Manifold Mixup", ICML
+2019, arXiv:1806.05236, section 2. Read downwards: the mix, what is drawn, mixup, its loss, cutting
+instead of mixing, the same in a hidden layer; last what one looks at in a trained network (mixup,
+figure 2; Manifold Mixup, section 3.2). Differences from the authors' code: lambda and the
+permutation come from one generator, so that a seed decides both (that of mixup draws lambda from an
+unseeded one); the loss is cross-entropy throughout, as in the papers (the code of Manifold Mixup
 takes binary cross-entropy on the softmax, which is about K times smaller).
 """
 
 import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import scipy
 import torch
@@ -40,6 +42,23 @@ def draw(
     # The inverse of the distribution function turns a uniform number into a Beta one.
     lam = float(scipy.special.betaincinv(alpha, alpha, uniform)) if alpha else 1.0
     return lam, torch.randperm(batch_size, generator=generator, device=device)
+
+
+def partners_of_the_same_label(
+    labels: Tensor, *, generator: torch.Generator | None = None
+) -> Tensor:
+    """A random permutation, int64 `[B]`, that takes each row to one of its label (`labels`: `[B]`).
+
+    All such permutations are equally likely; a row may be its own partner.
+    """
+    labels = whole_labels(labels)
+    order = torch.empty_like(labels)
+    device = "cpu" if generator is None else generator.device
+    for label in labels.unique():
+        members = (labels == label).nonzero().flatten()
+        shuffle = torch.randperm(len(members), generator=generator, device=device)
+        order[members] = members[shuffle.to(members.device)]
+    return order
 
 
 def mixup(
@@ -72,6 +91,50 @@ def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     log_p = log_softmax(logits, dim=1)
     log_p = log_p.masked_fill((targets == 0) & log_p.isinf(), 0)  # 0 log 0 is 0
     return -(targets * log_p).sum(dim=1).mean()
+
+
+def box(lam: float, height: int, width: int, middle: tuple[int, int]) -> tuple[slice, slice]:
+    """Rows and columns to paste, 1 - `lam` of the area around `middle` (CutMix, eq. 2).
+
+    `middle` is (row, column), in 0 .. height - 1 and 0 .. width - 1; what would lie beyond the
+    image is cut off, and half the box's sides are rounded down to whole pixels, so that the area
+    can be less.
+    """
+    side = math.sqrt(1 - lam)  # of the image's
+    return tuple(
+        slice(max(at - int(side * length / 2), 0), min(at + int(side * length / 2), length))
+        for at, length in zip(middle, (height, width), strict=True)
+    )
+
+
+def paste(images: Tensor, order: Tensor, rows: slice, columns: slice) -> tuple[Tensor, float]:
+    """Each image `[B, C, H, W]` with `rows` and `columns` of image `order[i]`: `(images, lambda)`.
+
+    lambda is the share of the pixels that an image keeps.
+    """
+    pasted = images.clone()
+    pasted[..., rows, columns] = images[order][..., rows, columns]
+    height, width = images.shape[-2:]
+    area = (rows.stop - rows.start) * (columns.stop - columns.start)
+    return pasted, 1 - area / (height * width)
+
+
+def cutmix(
+    images: Tensor, targets: Tensor, alpha: float, *, generator: torch.Generator | None = None
+) -> tuple[Tensor, Tensor, float]:
+    """Paste a box of a shuffled copy into a batch: `(images, targets, lambda)` (CutMix, eq. 1, 2).
+
+    Shapes and errors are those of `mixup`, but that images are `[B, C, H, W]`. One box for all: its
+    area is 1 - lambda of the image, lambda ~ Beta(alpha, alpha), its middle anywhere. The targets
+    are mixed by the share of pixels that is left, which is lambda or, at the edges, more.
+    """
+    _check(images, targets)
+    lam, order = draw(len(images), alpha, generator=generator)
+    device, order = order.device, order.to(images.device)
+    sizes = images.shape[-2:]
+    middle = [int(torch.randint(n, (), generator=generator, device=device)) for n in sizes]
+    pasted, lam = paste(images, order, *box(lam, *sizes, middle))
+    return pasted, mix(targets, lam, order), lam
 
 
 def manifold_mixup(
@@ -108,14 +171,22 @@ def manifold_mixup(
     return h, targets
 
 
+class Between(NamedTuple):
+    """What `between` finds at a point of each of P segments, each float `[P]`."""
+
+    misses: Tensor  # 1 where the prediction is neither of the two labels, else 0
+    model_gradient: Tensor  # Frobenius norm of the Jacobian of the logits, by the pixels
+    loss_gradient: Tensor  # Euclidean norm of the gradient of the loss, by the pixels
+
+
 def between(
     model: nn.Module, images: Tensor, labels: Tensor, partners: Tensor, lam: float
-) -> tuple[Tensor, Tensor]:
-    """Misses and input gradients at lambda x_i + (1 - lambda) x_j, j = partners[i]: each `[P]`.
+) -> Between:
+    """Misses and input gradients at lambda x_i + (1 - lambda) x_j, j = partners[i], each `[P]`.
 
-    For the P pairs whose labels (int64 `[B]`) differ: whether the prediction is neither label (a
-    miss: 1.0), and the Euclidean norm of the gradient, with respect to the pixels, of the
-    cross-entropy with the mixed label (mixup, figure 2). The model should be in evaluation mode.
+    For the P pairs whose labels (int64 `[B]`) differ (mixup, figure 2). The loss is cross-entropy
+    with the mixed label. A row must not change another's logits: the model should be in evaluation
+    mode.
     """
     labels = whole_labels(labels)
     pairs = labels != labels[partners]
@@ -124,10 +195,16 @@ def between(
     logits = model(x)
     targets = mix(one_hot(labels, logits.shape[1]).to(logits), lam, partners)[pairs]
     loss = soft_cross_entropy(logits, targets) * len(x)  # a sum: each image its own gradient
-    (gradient,) = torch.autograd.grad(loss, x)
+
+    def squared(scalar: Tensor) -> Tensor:
+        """Squared norm of its gradient by the pixels of each image, `[P]`."""
+        (gradient,) = torch.autograd.grad(scalar, x, retain_graph=True)
+        return gradient.flatten(1).square().sum(dim=1)
+
     predicted = logits.argmax(dim=1)
     misses = (predicted != y_i) & (predicted != y_j)
-    return misses.float(), gradient.flatten(1).norm(dim=1)
+    jacobian = sum(squared(logit) for logit in logits.sum(dim=0))
+    return Between(misses.float(), jacobian.sqrt(), squared(loss).sqrt())
 
 
 def singular_values(hidden: Tensor, labels: Tensor, *, centred: bool = False) -> Tensor:

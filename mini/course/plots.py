@@ -19,6 +19,9 @@ ROLES = {
     "method": {"color": "#1f5fa8", "linestyle": "-", "marker": "s"},
     "control": {"color": "#d9730d", "linestyle": ":", "marker": "^"},
     "variant": {"color": "#5aa9d6", "linestyle": "-.", "marker": "D"},
+    "rival": {"color": "#8c5a2b", "linestyle": (0, (3, 1, 1, 1)), "marker": "v"},
+    "extra": {"color": "#9467bd", "linestyle": (0, (6, 1)), "marker": "P"},
+    "other": {"color": "#3f8f5a", "linestyle": (0, (4, 1, 1, 1, 1, 1)), "marker": "X"},
 }
 STYLE = {
     "figure.dpi": 100,

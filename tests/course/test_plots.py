@@ -11,6 +11,7 @@ import pytest
 import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
+from matplotlib.lines import Line2D
 
 from mini.course import plots
 
@@ -79,7 +80,10 @@ def test_a_curve_is_the_mean_and_its_band_the_range_of_the_seeds(ax, role):
     (line,) = ax.lines
     np.testing.assert_allclose(line.get_xydata(), np.stack([x, mean], axis=1))
     look = plots.ROLES[role]
-    assert (line.get_color(), line.get_linestyle()) == (look["color"], look["linestyle"])
+    alike = Line2D([], [], **look)
+    assert line.get_color() == look["color"]
+    # What `get_linestyle` returns is "--" for every pattern that has no name.
+    assert line._unscaled_dash_pattern == alike._unscaled_dash_pattern
     assert line.get_marker() == look["marker"]
     (band,) = ax.collections
     corners = band.get_paths()[0].vertices

@@ -1,4 +1,4 @@
-"""Bugs in mixup and Manifold Mixup: several from reports on public repositories."""
+"""Bugs in mixup, CutMix and Manifold Mixup: several from reports on public repositories."""
 
 from functools import partial
 
@@ -12,22 +12,22 @@ BUGS = [
     # mixup
     Bug(
         "mini.mixup",
-        "mix(targets, lam, order), lam\n",
-        "mix(targets, 1 - lam, order), lam\n",
+        "mix(images, lam, order), mix(targets, lam, order), lam\n",
+        "mix(images, lam, order), mix(targets, 1 - lam, order), lam\n",
         "lambda weighs the wrong label",
         check.test_mixup_here,
     ),
     Bug(
         "mini.mixup",
-        "mix(targets, lam, order), lam\n",
-        "mix(targets, lam, torch.randperm(len(order))), lam\n",
+        "mix(images, lam, order), mix(targets, lam, order), lam\n",
+        "mix(images, lam, order), mix(targets, lam, torch.randperm(len(order))), lam\n",
         "the permutation is drawn again for the labels",
         check.test_mixup_here,
     ),
     Bug(
         "mini.mixup",
-        "mix(targets, lam, order), lam\n",
-        "targets, lam\n",
+        "mix(images, lam, order), mix(targets, lam, order), lam\n",
+        "mix(images, lam, order), targets, lam\n",
         "the labels are not mixed",
         check.test_mixup_here,
     ),
@@ -121,6 +121,56 @@ BUGS = [
         "soft_cross_entropy(logits, targets)",
         "the input gradient is that of the batch's mean loss",
         check.test_between_agrees_with_finite_differences,
+    ),
+    Bug(
+        "mini.mixup",
+        "return Between(misses.float(), jacobian.sqrt()",
+        "return Between(misses.float(), squared(logits.sum()).sqrt()",
+        "the gradient of the sum of the logits is taken for that of the model",
+        check.test_between_agrees_with_finite_differences,
+    ),
+    Bug(
+        "mini.mixup",
+        "order[members] = members[shuffle.to(members.device)]",
+        "order[members] = shuffle.to(members.device)",
+        "places among those of a label are taken for places in the batch",
+        check.test_partners_of_the_same_label_are_every_such_permutation_alike,
+    ),
+    # CutMix
+    Bug(
+        "mini.mixup",
+        "side = math.sqrt(1 - lam)",
+        "side = 1 - lam",
+        "the sides of the box, and not its area, are 1 - lambda of the image's",
+        check.test_the_box_here,
+    ),
+    Bug(
+        "mini.mixup",
+        "min(at + int(side * length / 2), length)",
+        "at + int(side * length / 2)",
+        "the box reaches beyond the image, and its label counts what is not there",
+        check.test_cutmix_keeps_lambda_of_the_pixels_and_of_the_label,
+    ),
+    Bug(
+        "mini.mixup",
+        "pasted, lam = paste(images, order, *box(lam, *sizes, middle))",
+        "pasted, _ = paste(images, order, *box(lam, *sizes, middle))",
+        "the label is mixed by the lambda that was drawn, not by the area that was pasted",
+        check.test_cutmix_keeps_lambda_of_the_pixels_and_of_the_label,
+    ),
+    Bug(
+        "mini.mixup",
+        "pasted = images.clone()",
+        "pasted = images",
+        "the caller's batch is pasted into, and so are partners that were pasted into before",
+        check.test_cutmix_with_alpha_0_changes_nothing_and_leaves_its_input,
+    ),
+    Bug(
+        "mini.mixup",
+        "zip(middle, (height, width), strict=True)",
+        "zip(middle, (width, height), strict=True)",
+        "height and width are confused: right for square images alone",
+        check.test_the_box_here,
     ),
     # Manifold Mixup
     Bug(

@@ -198,6 +198,105 @@ def test_mixing_targets_is_mixing_losses():
         torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
 
 
+# Partners of the same label
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=12), st.integers(0, 2**32))
+@settings(max_examples=40)
+def test_partners_of_the_same_label_have_it_and_are_a_permutation(labels, seed):
+    labels = torch.tensor(labels)
+    order = mixup.partners_of_the_same_label(labels, generator=seeded(seed))
+    assert torch.equal(labels[order], labels)
+    assert order.sort().values.tolist() == list(range(len(labels)))
+
+
+def test_partners_of_the_same_label_are_every_such_permutation_alike():
+    labels, generator = torch.tensor([1, 0, 1, 1], dtype=torch.uint8), seeded()
+    drawn = [
+        tuple(mixup.partners_of_the_same_label(labels, generator=generator).tolist())
+        for _ in range(3000)
+    ]
+    found, counts = np.unique(drawn, axis=0, return_counts=True)
+    assert len(counts) == 6
+    assert (found[:, 1] == 1).all()
+    assert stats.chisquare(counts).pvalue > 0.001
+
+
+# CutMix
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_cuts_as_torchvision_does(seed):
+    images, targets = cut_batch()
+    theirs = v2.CutMix(alpha=1.0, num_classes=4)
+    torch.manual_seed(seed)
+    expected = theirs(images.clone(), targets.clone())
+    torch.manual_seed(seed)
+    drawn = theirs.make_params([images])
+    x_1, y_1, x_2, y_2 = drawn["box"]
+    order = torch.arange(len(images)).roll(1)
+    pasted, lam = mixup.paste(images, order, slice(y_1, y_2), slice(x_1, x_2))
+    torch.testing.assert_close(pasted, expected[0], rtol=0, atol=0)
+    mixed = mixup.mix(targets, lam, order)
+    torch.testing.assert_close(mixed, expected[1], rtol=0, atol=1e-12)
+    assert lam == pytest.approx(drawn["lam_adjusted"], abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_box_is_that_of_torchvision(seed):
+    images, _ = cut_batch()
+    height, width = images.shape[-2:]
+    torch.manual_seed(seed)
+    x_1, y_1, x_2, y_2 = v2.CutMix(alpha=1.0, num_classes=4).make_params([images])["box"]
+    torch.manual_seed(seed)  # as torchvision draws: lambda, column, row
+    lam = torch.distributions.Beta(1.0, 1.0).sample(()).item()
+    column, row = torch.randint(width, ()).item(), torch.randint(height, ()).item()
+    assert mixup.box(lam, height, width, (row, column)) == (slice(y_1, y_2), slice(x_1, x_2))
+
+
+def test_the_box_here():
+    for seed in range(12):
+        test_the_box_is_that_of_torchvision(seed)
+
+
+def cut_batch() -> tuple[Tensor, Tensor]:
+    """Images that are wider than they are high, and one-hot targets, in float64."""
+    images = torch.randn(6, 3, 10, 14, generator=seeded(), dtype=torch.float64)
+    return images, batch()[1]
+
+
+def test_cutmix_keeps_lambda_of_the_pixels_and_of_the_label():
+    images = torch.arange(6.0).view(6, 1, 1, 1).expand(6, 3, 9, 12)  # each image one number
+    targets, generator, seen, middles = torch.eye(6), seeded(), [], []
+    for _ in range(300):
+        cut, soft, lam = mixup.cutmix(images, targets, 1.0, generator=generator)
+        kept = (cut == images).float().mean(dim=(1, 2, 3))
+        other = soft.argmax(1) if lam < 0.5 else (soft - 2 * torch.eye(6)).argmax(1)
+        for i, j in enumerate(other.tolist()):
+            if soft[i, i] == 1:  # its own partner, or an empty box
+                continue
+            assert kept[i].item() == pytest.approx(lam, abs=1e-6)
+            assert soft[i, i].item() == pytest.approx(lam, abs=1e-6)
+            assert soft[i, j].item() == pytest.approx(1 - lam, abs=1e-6)
+            assert set(cut[i].unique().tolist()) <= {float(i), float(j)}
+        seen.append(lam)
+        middles.append((cut[:, 0] != images[:, 0]).float().mean(0))
+    assert 0.5 < np.mean(seen) < 0.75  # 1/2, and more, as boxes are cut off at the edges
+    covered = torch.stack(middles).mean(0)
+    assert covered.min() > 0.05  # the box is anywhere
+
+
+def test_cutmix_with_alpha_0_changes_nothing_and_leaves_its_input():
+    images, targets = cut_batch()
+    before = images.clone()
+    cut, soft, lam = mixup.cutmix(images, targets, 0, generator=seeded())
+    assert lam == 1
+    assert torch.equal(cut, images)
+    assert torch.equal(soft, targets)
+    mixup.cutmix(images, targets, 1.0)
+    assert torch.equal(images, before)
+
+
 # Manifold Mixup
 
 
@@ -288,14 +387,18 @@ def test_between_agrees_with_finite_differences():
     images, targets = batch(5)
     labels, partners = targets.argmax(1), torch.tensor([1, 2, 3, 4, 0])
     model, lam = network(), 0.3
-    misses, norms = mixup.between(model, images, labels, partners, lam)
+    misses, jacobians, norms = mixup.between(model, images, labels, partners, lam)
     pairs = [(i, j) for i, j in enumerate(partners.tolist()) if labels[i] != labels[j]]
-    assert 0 < len(pairs) == len(misses) == len(norms)
+    assert 0 < len(pairs) == len(misses) == len(norms) == len(jacobians)
     step = 1e-6
     for p, (i, j) in enumerate(pairs):
         x = lam * images[i] + (1 - lam) * images[j]
         shifts = step * torch.eye(x.numel(), dtype=x.dtype).view(-1, *x.shape)
-        log_p = model(torch.cat([x + shifts, x - shifts, x[None]])).log_softmax(1)
+        logits = model(torch.cat([x + shifts, x - shifts, x[None]]))
+        up, down = logits[:-1].view(2, -1, 4)
+        slope = ((up - down) / (2 * step)).norm().item()
+        assert jacobians[p].item() == pytest.approx(slope, rel=1e-5)
+        log_p = logits.log_softmax(1)
         loss = -(lam * log_p[:, labels[i]] + (1 - lam) * log_p[:, labels[j]])
         up, down = loss[:-1].view(2, -1)
         assert norms[p].item() == pytest.approx(((up - down) / (2 * step)).norm().item(), rel=1e-5)
@@ -309,7 +412,7 @@ def test_between_counts_misses():
         model = nn.Linear(3, 3)
         with torch.no_grad():
             model.bias.copy_(9 * eye[favourite])
-        misses, _ = mixup.between(model, torch.zeros(3, 3), labels, partners, 0.7)
+        misses = mixup.between(model, torch.zeros(3, 3), labels, partners, 0.7).misses
         assert misses.tolist() == [missed, missed]
 
 
@@ -360,6 +463,8 @@ def test_alpha_out_of_range_is_refused(alpha):
 def test_images_and_targets_that_cannot_be_mixed_are_refused(images, targets, complaint):
     with pytest.raises(ValueError, match=complaint):
         mixup.mixup(images, targets, 1.0)
+    with pytest.raises(ValueError, match=complaint):
+        mixup.cutmix(images, targets, 1.0)
     with pytest.raises(ValueError, match=complaint):
         mixup.manifold_mixup([nn.Flatten()], images, targets, 1.0, layers=[0])
 
