@@ -98,8 +98,14 @@ def box(lam: float, height: int, width: int, middle: tuple[int, int]) -> tuple[s
 
     `middle` is (row, column), in 0 .. height - 1 and 0 .. width - 1; what would lie beyond the
     image is cut off, and half the box's sides are rounded down to whole pixels, so that the area
-    can be less.
+    can be less. Raises ValueError for a `lam` outside of 0 to 1, or a middle outside of the image.
     """
+    inside = all(0 <= at < length for at, length in zip(middle, (height, width), strict=True))
+    if not (0 <= lam <= 1 and inside):
+        raise ValueError(
+            f"lam={lam}, middle={tuple(middle)} of {height} x {width} pixels: expected a share in "
+            "[0, 1], and a pixel of the image."
+        )
     side = math.sqrt(1 - lam)  # of the image's
     return tuple(
         slice(max(at - int(side * length / 2), 0), min(at + int(side * length / 2), length))
@@ -129,6 +135,11 @@ def cutmix(
     are mixed by the share of pixels that is left, which is lambda or, at the edges, more.
     """
     _check(images, targets)
+    if images.ndim != 4:
+        raise ValueError(
+            f"The images are {list(images.shape)}: a box is cut out of [B, C, H, W]; for other "
+            "shapes there is mixup."
+        )
     lam, order = draw(len(images), alpha, generator=generator)
     device, order = order.device, order.to(images.device)
     sizes = images.shape[-2:]

@@ -167,10 +167,17 @@ BUGS = [
     ),
     Bug(
         "mini.mixup",
-        "zip(middle, (height, width), strict=True)",
-        "zip(middle, (width, height), strict=True)",
+        "        for at, length in zip(middle, (height, width), strict=True)",
+        "        for at, length in zip(middle, (width, height), strict=True)",
         "height and width are confused: right for square images alone",
         check.test_the_box_here,
+    ),
+    Bug(
+        "mini.mixup",
+        "if images.ndim != 4:",
+        "if images.ndim < 2:",
+        "vectors are let in, and rows of the batch are pasted",
+        check.test_cutmix_refuses_vectors_here,
     ),
     # Manifold Mixup
     Bug(

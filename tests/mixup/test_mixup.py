@@ -297,6 +297,25 @@ def test_cutmix_with_alpha_0_changes_nothing_and_leaves_its_input():
     assert torch.equal(images, before)
 
 
+@pytest.mark.parametrize("shape", [(4, 9), (4, 6, 6), (4, 1, 3, 6, 6)])
+def test_cutmix_refuses_what_is_no_batch_of_images(shape):
+    """Of [B, D] it pasted rows of the batch itself."""
+    with pytest.raises(ValueError, match=r"\[B, C, H, W\]; for other shapes there is mixup"):
+        mixup.cutmix(torch.rand(shape), torch.eye(4), 1.0)
+
+
+def test_cutmix_refuses_vectors_here():
+    test_cutmix_refuses_what_is_no_batch_of_images((4, 9))
+
+
+@pytest.mark.parametrize(
+    ("lam", "middle"), [(-0.1, (0, 0)), (1.1, (0, 0)), (math.nan, (0, 0)), (0.5, (4, 0))]
+)
+def test_a_box_that_is_none_is_refused(lam, middle):
+    with pytest.raises(ValueError, match="expected a share in"):
+        mixup.box(lam, 4, 6, middle)
+
+
 # Manifold Mixup
 
 
