@@ -1,4 +1,4 @@
-"""The five blurs of CIFAR-10-C on batches [B, 3, H, W]; what is random about them is handed in.
+"""The five blurs of CIFAR-10-C on batches [B, C, H, W]; what is random about them is handed in.
 
 Each does what the script make_cifar_c.py of Hendrycks and Dietterich 2019 (arXiv 1903.12261) does
 through scikit-image, OpenCV, ImageMagick and scipy, border included.
@@ -58,16 +58,22 @@ def glass(x: Tensor, sigma: float, reach: int, shifts: Tensor) -> Tensor:
 
 def zoom(x: Tensor, largest: float) -> Tensor:
     """The mean of a square image and of its centre, enlarged 1.00, 1.01, ... times (linearly)."""
-    size, factors = x.shape[2], np.arange(1, largest, 0.01)
+    factors = np.arange(1, largest, 0.01)
     total = x.clone()
     for factor in factors:
-        kept = int(np.ceil(size / factor))
-        top, enlarged = (size - kept) // 2, round(kept * factor)
-        centre = x[:, :, top : top + kept, top : top + kept]
-        zoomed = interpolate(centre, size=(enlarged,) * 2, mode="bilinear", align_corners=True)
-        trim = (enlarged - size) // 2
-        total += zoomed[:, :, trim : trim + size, trim : trim + size]
+        total += enlarge(x, factor)
     return total / (len(factors) + 1)
+
+
+def enlarge(x: Tensor, factor: float) -> Tensor:
+    """The centre of a square image, `factor` times as large (linearly, scipy)."""
+    size = x.shape[2]
+    kept = int(np.ceil(size / factor))
+    top, enlarged = (size - kept) // 2, round(kept * factor)
+    centre = x[:, :, top : top + kept, top : top + kept]
+    zoomed = interpolate(centre, size=(enlarged,) * 2, mode="bilinear", align_corners=True)
+    trim = (enlarged - size) // 2
+    return zoomed[:, :, trim : trim + size, trim : trim + size]
 
 
 def _bell(sigma: float, radius: int) -> np.ndarray:
@@ -85,9 +91,9 @@ def _convolve(x: Tensor, kernel: Tensor, mode: str) -> Tensor:
 
 def _pixels(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """x at rows and columns (broadcast to [B, H, W]), those beyond the edge taken from it."""
-    height, width = x.shape[2:]
+    channels, height, width = x.shape[1:]
     place = rows.clamp(0, height - 1) * width + columns.clamp(0, width - 1)  # [B, H, W]
-    return x.flatten(2).gather(2, place.flatten(1)[:, None].expand(-1, 3, -1)).view_as(x)
+    return x.flatten(2).gather(2, place.flatten(1)[:, None].expand(-1, channels, -1)).view_as(x)
 
 
 def _places(x: Tensor) -> tuple[Tensor, Tensor]:
