@@ -17,7 +17,7 @@ from typing import NamedTuple
 import scipy
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import log_softmax, one_hot
+from torch.nn.functional import log_softmax, one_hot, pad
 
 from mini.data.batches import whole_labels
 
@@ -221,18 +221,17 @@ def between(
 def singular_values(hidden: Tensor, labels: Tensor, *, centred: bool = False) -> Tensor:
     """Of each class's hidden states, rows = samples, in falling order: `[K, D]` (section 3.2).
 
-    `hidden` is `[N, D]`, `labels` int64 `[N]`; `centred` takes each class's mean away first. Raises
-    ValueError for a class of fewer than D samples.
+    `hidden` is `[N, D]`, `labels` int64 `[N]`; `centred` takes each class's mean away first. A
+    class of n < D samples spans n directions at most: its other values are 0.
     """
-    labels = whole_labels(labels)
-    classes = [hidden[labels == label] for label in labels.unique()]
-    if min(len(states) for states in classes) < hidden.shape[1]:
-        raise ValueError(
-            f"A class has fewer samples than the {hidden.shape[1]} hidden units: pass more samples."
-        )
-    if centred:
-        classes = [states - states.mean(dim=0) for states in classes]
-    return torch.stack([torch.linalg.svdvals(states) for states in classes])
+    labels, rows = whole_labels(labels), []
+    for label in labels.unique():
+        states = hidden[labels == label]
+        if centred:
+            states = states - states.mean(dim=0)
+        values = torch.linalg.svdvals(states)
+        rows.append(pad(values, (0, states.shape[1] - len(values))))
+    return torch.stack(rows)
 
 
 def _check(images: Tensor, targets: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""mixup and Manifold Mixup: parity with torchvision and timm, identities, bad input."""
+"""mixup and its relatives: parity with torchvision, timm and torchbearer, identities, bad input."""
 
 import math
 from functools import partial
@@ -8,11 +8,13 @@ import pytest
 import timm.data.mixup
 import timm.loss
 import torch
+import torchbearer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, gelu, one_hot
+from torchbearer.callbacks.manifold_mixup import ManifoldMixup
 from torchvision.transforms import v2
 
 from mini import mixup
@@ -344,6 +346,28 @@ def test_states_and_labels_are_mixed_after_k_stages(k):
     torch.testing.assert_close(soft, lam * targets + (1 - lam) * targets[order])
 
 
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_mixes_states_as_torchbearer_does(k, monkeypatch):
+    """In value and gradient; its callback mixes what the module before layer k returns."""
+    images, targets = batch()
+    state = {torchbearer.MODEL: network(), torchbearer.X: images, torchbearer.Y_TRUE: targets}
+    theirs = ManifoldMixup(lam=0.3).for_layers([str(k - 1)])
+    theirs.on_start(state)
+    theirs.on_sample(state)
+    expected, order = state[torchbearer.MODEL](images), state[torchbearer.MIXUP_PERMUTATION]
+    y, partners_y = state[torchbearer.Y_TRUE]
+    monkeypatch.setattr(mixup, "draw", lambda *_, **__: (0.3, order))
+    model = network()
+    logits, soft = mixup.manifold_mixup(model, images, targets, 2.0, layers=[k])
+    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(soft, 0.3 * y + 0.7 * partners_y, rtol=0, atol=1e-12)
+    mixup.soft_cross_entropy(logits, soft).backward()
+    mixup.soft_cross_entropy(expected, soft).backward()
+    both = zip(model.parameters(), state[torchbearer.MODEL].parameters(), strict=True)
+    for ours, other in both:
+        torch.testing.assert_close(ours.grad, other.grad, rtol=0, atol=1e-12)
+
+
 def watched(stage: nn.Module, seen: list[Tensor], h: Tensor) -> Tensor:
     seen.append(h)
     return stage(h)
@@ -453,6 +477,21 @@ def test_singular_values_here():
         test_singular_values_are_those_of_each_class(centred)
 
 
+def test_a_class_of_few_samples_spans_few_directions():
+    hidden = torch.randn(7, 5, generator=seeded(), dtype=torch.float64)
+    labels = torch.tensor([0, 1, 0, 1, 1, 0, 1])  # three of one class, four of the other
+    for centred in (False, True):
+        found = mixup.singular_values(hidden, labels, centred=centred)
+        assert found.shape == (2, 5)
+        assert ((found > 1e-12).sum(dim=1) + centred).tolist() == [3, 4]
+        for label in (0, 1):
+            states = hidden[labels == label].numpy()
+            states = states - states.mean(axis=0) * centred
+            square = np.vstack([states, np.zeros((5 - len(states), 5))])  # no new direction
+            expected = np.linalg.svd(square, compute_uv=False)
+            np.testing.assert_allclose(found[label], expected, rtol=1e-9, atol=1e-12)
+
+
 # Bad input
 
 
@@ -521,8 +560,3 @@ def test_labels_are_whole_numbers_of_any_type():
             mixup.singular_values(x, wrong)
         with pytest.raises(ValueError, match="give whole numbers"):
             mixup.between(model, images, wrong, partners, 0.3)
-
-
-def test_too_few_samples_for_singular_values_are_refused():
-    with pytest.raises(ValueError, match="fewer samples than the 5 hidden units"):
-        mixup.singular_values(torch.zeros(8, 5), torch.tensor([0, 1] * 4))
