@@ -11,6 +11,7 @@ of the model.
 """
 
 import math
+from collections.abc import Collection
 from typing import NamedTuple
 
 import numpy as np
@@ -39,6 +40,7 @@ def augmix(
     depth: int | None = None,
     alpha: float = 1.0,
     severity: float = 3,
+    without: Collection[str] = (),
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """One AugMix view of each image: `m x + (1 - m) sum_i w_i chain_i(x)` (algorithm 1).
@@ -46,11 +48,11 @@ def augmix(
     `images` are float [B, 3, H, W] in [0, 1]; so is the result. Each image has `width` chains of
     `depth` operations (default: 1, 2 or 3, drawn for each chain), its own weights
     w ~ Dirichlet(alpha, ..., alpha) and m ~ Beta(alpha, alpha). `severity`, 0.1 to 10, is the
-    largest level of an operation, and not the severity of a corruption. Raises ValueError for
-    other images or values.
+    largest level of an operation, and not the severity of a corruption; of OPERATIONS, those whose
+    names are in `without` are left out. Raises ValueError for other images or values.
     """
     unit_images(images)
-    return mix(images, draw(len(images), width, depth, alpha, severity, generator))
+    return mix(images, draw(len(images), width, depth, alpha, severity, generator, without))
 
 
 def draw(
@@ -60,6 +62,7 @@ def draw(
     alpha: float = 1.0,
     severity: float = 3,
     generator: torch.Generator | None = None,
+    without: Collection[str] = (),
 ) -> Recipe:
     """All that is random about the views of `n` images; arguments as those of `augmix`."""
     width = whole_number("width", width, at_least=1)
@@ -69,6 +72,11 @@ def draw(
         raise ValueError(f"alpha is {alpha}: give a number above 0; the paper takes 1.")
     if not 0.1 <= severity <= 10:
         raise ValueError(f"severity is {severity}: give 0.1 to 10; the paper takes 3 for CIFAR.")
+    if isinstance(without, str) or (unknown := set(without) - set(OPERATIONS)):
+        what = without if isinstance(without, str) else ", ".join(sorted(unknown))
+        raise ValueError(f"without={what!r}: give a list of names of {', '.join(OPERATIONS)}.")
+    if not (kept := [i for i, name in enumerate(OPERATIONS) if name not in without]):
+        raise ValueError("without= leaves no operation: leave out fewer.")
     source = torch.default_generator if generator is None else generator
     random = np.random.default_rng(
         int(torch.randint(2**62, (), generator=source, device=source.device))
@@ -79,7 +87,7 @@ def draw(
         weights=random.dirichlet([alpha] * width, n),
         m=random.beta(alpha, alpha, n),
         depths=depths,
-        operations=random.integers(len(OPERATIONS), size=steps),
+        operations=np.array(kept)[random.integers(len(kept), size=steps)],
         levels=random.uniform(0.1, severity, steps) * random.choice([-1, 1], steps),
     )
 

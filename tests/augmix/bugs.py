@@ -84,6 +84,13 @@ BUGS = [
     ),
     Bug(
         "mini.augmix.mixing",
+        "np.array(kept)[random.integers(len(kept), size=steps)]",
+        "random.integers(len(kept), size=steps)",
+        "what is left out is the end of the list, whatever was named",
+        check.test_what_is_left_out_is_never_drawn_and_the_rest_alike,
+    ),
+    Bug(
+        "mini.augmix.mixing",
         "random.uniform(0.1, severity, steps)",
         "np.full(steps, severity)",
         "the largest level at every call, instead of a fresh one",

@@ -109,6 +109,25 @@ def test_no_operation_overlaps_with_the_corruptions():
     assert set(drawn.ravel()) == set(range(9))
 
 
+def test_what_is_left_out_is_never_drawn_and_the_rest_alike():
+    left_out = ["autocontrast", "equalize"]
+    drawn = augmix.draw(2000, generator=seeded(), without=left_out)
+    counts = Counter(NAMES[i] for i in drawn.operations.ravel())
+    assert set(counts) == set(NAMES) - set(left_out)
+    np.testing.assert_allclose(
+        np.array(list(counts.values())) / drawn.operations.size, 1 / 7, atol=0.01
+    )
+    images = pictures(9).double() / 255
+    only = [name for name in NAMES if name != "solarize"]
+    recipe = augmix.draw(len(images), 1, 1, generator=seeded(), without=only)
+    found = augmix.augmix(images, width=1, depth=1, generator=seeded(), without=only)
+    assert torch.equal(found, augmix.mix(images, recipe))
+    assert set(recipe.operations.ravel()) == {NAMES.index("solarize")}
+    for bad, words in (("rotate", "give a list"), (["blur"], "'blur': give"), (NAMES, "fewer")):
+        with pytest.raises(ValueError, match=words):
+            augmix.augmix(images, without=bad)
+
+
 def test_each_image_gets_its_own_operation_at_its_own_level():
     images = pictures()
     numbers = np.arange(len(images)) % 10 - 1
@@ -393,5 +412,6 @@ def test_predictions_of_different_shapes_or_too_few_are_refused():
 
 def test_defaults_are_those_of_the_paper():
     expected = {"width": 3, "depth": None, "alpha": 1.0, "severity": 3, "generator": None}
+    expected |= {"without": ()}
     assert defaults(augmix.augmix) == defaults(augmix.draw) == expected
     assert defaults(augmix.objective) == {"weight": 12.0, "views": 2}

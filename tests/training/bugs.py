@@ -123,6 +123,27 @@ BUGS = [
         test_training.test_calibration_error_equals_its_definition,
     ),
     Bug(
+        METRICS,
+        "gaps.tensor_split(bins)",
+        "gaps.split(bins)",
+        "bins of so many answers, instead of so many bins",
+        partial(test_training.test_rms_calibration_error_is_that_of_scikit_learns_quantiles, 4),
+    ),
+    Bug(
+        METRICS,
+        "len(part) * part.mean().square()",
+        "len(part) * part.square().mean()",
+        "the square of each answer's gap, which no calibration brings to 0, for that of a bin's",
+        partial(test_training.test_rms_calibration_error_is_that_of_scikit_learns_quantiles, 4),
+    ),
+    Bug(
+        METRICS,
+        "nll(logits / T, labels)",
+        "nll(logits * T, labels)",
+        "the temperature is the inverse of what it is called",
+        test_training.test_temperature_undoes_a_factor_and_is_the_minimum_that_scipy_finds,
+    ),
+    Bug(
         TRAINING,
         "steps = epochs * len(batches)",
         "steps = epochs * (len(data.train.labels) // batch_size)",

@@ -10,7 +10,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import minimize_scalar
 from scipy.special import softmax
+from sklearn.calibration import calibration_curve
 from sklearn.metrics import accuracy_score, log_loss
 from torch import nn
 
@@ -543,7 +545,11 @@ def test_accuracy_and_nll_equal_scikit_learn():
     assert metrics.nll(logits, labels) == pytest.approx(log_loss(labels, probabilities))
 
 
-@pytest.mark.parametrize("measure", [metrics.accuracy, metrics.nll, metrics.calibration_error])
+MEASURES = [metrics.accuracy, metrics.nll, metrics.calibration_error]
+MEASURES += [metrics.rms_calibration_error, metrics.temperature]
+
+
+@pytest.mark.parametrize("measure", MEASURES)
 def test_measures_want_one_label_a_row(measure):
     logits, labels = some_logits(0)
     for wrong in (labels[:, None], labels[:1], labels[0], logits.softmax(1)):
@@ -551,9 +557,6 @@ def test_measures_want_one_label_a_row(measure):
             measure(logits, wrong)
     with pytest.raises(ValueError, match="one label a row"):
         measure(logits[:0], labels[:0])
-
-
-MEASURES = [metrics.accuracy, metrics.nll, metrics.calibration_error]
 
 
 @pytest.mark.parametrize("measure", MEASURES)
@@ -589,8 +592,9 @@ def test_a_logit_of_minus_infinity_is_no_chance_and_one_of_plus_infinity_is_refu
     for measure in MEASURES:
         assert measure(excluded, rest) == measure(low, rest)
     assert metrics.nll(excluded, labels) == math.inf
-    with pytest.raises(ValueError, match="has no softmax"):
-        metrics.calibration_error(-excluded, labels)
+    for measure in (metrics.calibration_error, metrics.rms_calibration_error):
+        with pytest.raises(ValueError, match="has no softmax"):
+            measure(-excluded, labels)
 
 
 @given(seed=st.integers(0, 10_000), bins=st.integers(1, 20))
@@ -608,6 +612,46 @@ def test_calibration_error_equals_its_definition(seed, bins):
     assert metrics.calibration_error(logits, labels, bins=bins) == pytest.approx(gap, abs=1e-6)
 
 
+@pytest.mark.parametrize("bins", [1, 4, 15])
+def test_rms_calibration_error_is_that_of_scikit_learns_quantiles(bins):
+    """Independent: scikit-learn parts the answers at quantiles of their confidence."""
+    generator = torch.Generator().manual_seed(bins)
+    logits = 2 * torch.randn(60 * bins, 5, generator=generator, dtype=torch.float64)
+    labels = torch.randint(5, (60 * bins,), generator=generator)
+    confidence, answer = logits.softmax(1).max(1)
+    right, sure = calibration_curve(answer == labels, confidence, n_bins=bins, strategy="quantile")
+    expected = np.sqrt(np.mean((right - sure) ** 2))
+    found = metrics.rms_calibration_error(logits, labels, bins=bins)
+    assert found == pytest.approx(expected, rel=1e-9)
+
+
+def test_rms_calibration_error_weighs_bins_by_their_count_and_wants_an_answer_in_each():
+    sure = torch.tensor([0.9, 0.8, 0.7, 0.6, 0.6]).double()
+    logits, labels = torch.stack([sure, 1 - sure], 1).log(), torch.tensor([0, 1, 0, 0, 0])
+    # In order .6, .6, .7 (all right) and .8 (wrong), .9 (right): gaps -1.1 / 3 and .7 / 2.
+    expected = math.sqrt((3 * (1.1 / 3) ** 2 + 2 * 0.35**2) / 5)
+    assert metrics.rms_calibration_error(logits, labels, bins=2) == pytest.approx(expected)
+    with pytest.raises(ValueError, match="5 answers do not fill 15 bins: take fewer"):
+        metrics.rms_calibration_error(logits, labels)
+    with pytest.raises(ValueError, match="bins must be a whole number of at least 1"):
+        metrics.rms_calibration_error(logits, labels, bins=0)
+
+
+def test_temperature_undoes_a_factor_and_is_the_minimum_that_scipy_finds():
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(1000, 5, generator=generator)
+    labels = (logits / 1.7).softmax(1).multinomial(1, generator=generator)[:, 0]
+    T = metrics.temperature(logits, labels)
+    assert 1.5 < T < 2
+    found = minimize_scalar(
+        lambda t: metrics.nll(logits.double() / 10**t, labels), bounds=(-1, 1), method="bounded"
+    )
+    assert abs(math.log10(T) - found.x) <= 0.005 + 1e-4  # half of a step of the grid
+    for steps in (-20, 30):
+        factor = 10 ** (steps / 100)
+        assert metrics.temperature(factor * logits, labels) == pytest.approx(factor * T)
+
+
 def test_defaults_are_the_recipe_that_the_records_were_made_by():
     recipe = {"batch_size": 128, "weight_decay": 0.05, "warmup": 0.1, "label_smoothing": 0.0}
     recipe |= {"clip": 1.0, "pad": 2, "mirror": None, "precision": "float32", "loss": None}
@@ -615,6 +659,7 @@ def test_defaults_are_the_recipe_that_the_records_were_made_by():
     assert training.fit.__kwdefaults__["optimizer"] is training.ADAMW
     assert training.ADAMW.keywords == {"fused": True}
     assert defaults(metrics.calibration_error) == {"bins": 15}
+    assert defaults(metrics.rms_calibration_error) == {"bins": 15}
     assert defaults(probes.knn_accuracy) == {"k": 20, "temperature": 0.07}
     assert defaults(probes.linear_probe) == {"c": 1.0, "steps": 1000}
     assert (probes.PIXELS_C, precision.GAIN) == (1e-3, 0.9)
