@@ -9,7 +9,7 @@ brightness and sharpness are left out, because they overlap with the corruptions
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import affine_grid, grid_sample
+from torch.nn.functional import grid_sample
 
 
 def operate(images: Tensor, operations: np.ndarray, levels: np.ndarray) -> Tensor:
@@ -111,15 +111,17 @@ def _affine(images: Tensor, matrix: list[Tensor | float]) -> Tensor:
 
     Coordinates run from -1 to 1 between the image's edges; the six numbers are [N, 1, 1, 1] or 1.
     """
-    rows = [
-        torch.as_tensor(number, device=images.device).expand(len(images), 1, 1, 1).flatten()
-        for number in matrix
-    ]
-    theta = torch.stack(rows, dim=1).view(-1, 2, 3)
-    grid = affine_grid(theta, images.shape, align_corners=False)  # [N, H, W, 2]
+    height, width = images.shape[2:]
+    y = ((2 * torch.arange(height, device=images.device) + 1) / height - 1).view(-1, 1)
+    x = (2 * torch.arange(width, device=images.device) + 1) / width - 1
+    a, b, c, d, e, f = (part[:, 0] if isinstance(part, Tensor) else part for part in matrix)
+    shape = (len(images), height, width)
+    from_x = (a * x + (b * y + c)).expand(shape)
+    from_y = (d * x + (e * y + f)).expand(shape)
+    grid = torch.stack([from_x, from_y], dim=3)  # affine_grid, which takes twice as long
     found = grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
-    inside = (grid[..., 0].abs() < 1) & (grid[..., 1].abs() < 1)
-    return (found + 1e-3).int().byte() * inside[:, None].byte()
+    inside = (from_x.abs() < 1) & (from_y.abs() < 1)
+    return (found + 1e-3).byte() * inside[:, None]
 
 
 def _shift(images: Tensor, down: Tensor, right: Tensor) -> Tensor:
