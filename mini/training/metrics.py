@@ -38,8 +38,8 @@ def rms_calibration_error(logits: Tensor, labels: Tensor, *, bins: int = 15) -> 
 
     Answers in order of confidence, the largest probability, are parted into bins whose sizes differ
     by one at most; each bin's squared difference of mean confidence and share of right answers
-    counts by its size. AugMix (Hendrycks et al. 2020, figure 6) reports this error with adaptive
-    bins. Raises ValueError for fewer answers than bins.
+    counts by its size. The error is AugMix's (Hendrycks et al. 2020, figure 6); that its bins
+    are adaptive, of equal count, is our reading. Raises ValueError for fewer answers than bins.
     """
     labels, bins = _checked(logits, labels), whole_number("bins", bins, at_least=1)
     if len(labels) < bins:
