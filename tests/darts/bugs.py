@@ -170,6 +170,20 @@ BUGS = [
     ),
     Bug(
         "mini.darts.cell_table",
+        "training.accuracy(model, data, data.validation)",
+        "training.accuracy(model, data)",
+        "random search picks by test accuracy",
+        check.test_validation_accuracy_is_that_of_the_validation_images,
+    ),
+    Bug(
+        "mini.darts.cell_table",
+        "replace(data, test=data.validation)",
+        "data",
+        "a table with other validation images is read",
+        partial(check.check_other_table, "validation"),
+    ),
+    Bug(
+        "mini.darts.cell_table",
         "record.get(key) != value",
         "record.get(key) == value",
         "a table that fits is made again, and another is read",

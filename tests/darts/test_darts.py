@@ -19,7 +19,7 @@ from torch.func import grad, jvp
 
 from mini import darts
 from mini.darts import cell_table, cells, search
-from mini.data import Dataset, Split, content_digest, load
+from mini.data import Dataset, Split, load, subset
 from tests.planted import defaults
 
 OPS = ("none", "skip", "conv3x3", "avg3x3")
@@ -700,7 +700,10 @@ def tiny(n=40):
         torch.randint(256, (n, 3, 32, 32), generator=g, dtype=torch.uint8), torch.arange(n) % 4
     )
     mean = torch.full((3,), 0.5)
-    return Dataset("tiny", "tiny", split, split, tuple("abcd"), mean, mean, mirror=False)
+    held = Split(split.images.flip(0), split.labels.flip(0))
+    return Dataset(
+        "tiny", "tiny", split, split, tuple("abcd"), mean, mean, mirror=False, validation=held
+    )
 
 
 def test_a_table_is_made_once_and_read_afterwards(tmp_path, monkeypatch):
@@ -709,30 +712,44 @@ def test_a_table_is_made_once_and_read_afterwards(tmp_path, monkeypatch):
     monkeypatch.setattr(cell_table, "SEEDS", 1)
     data = tiny()
     made = cell_table.table(data)
-    assert set(made) == set(cells.all_cells())
-    assert all(
-        np.array_equal(made[cell], made[cells.canonical(cell)]) for cell in cells.all_cells()
-    )
-    expected = cell_table.train_cell(0, ("skip", "avg3x3", "conv3x3"), data)["accuracy"]
-    assert made["skip", "avg3x3", "conv3x3"] == pytest.approx([expected], abs=1e-4)
+    expected = cell_table.train_cell(0, ("skip", "avg3x3", "conv3x3"), data)
+    for part, key in ((made.test, "accuracy"), (made.validation, "validation")):
+        assert set(part) == set(cells.all_cells())
+        assert all(np.array_equal(part[cell], part[cells.canonical(cell)]) for cell in part)
+        assert part["skip", "avg3x3", "conv3x3"] == pytest.approx([expected[key]], abs=1e-4)
 
     trained = []
     monkeypatch.setattr(cell_table, "train_cell", lambda *a, **k: trained.append(a))
     again = cell_table.table(data)
-    assert all(np.array_equal(made[cell], again[cell]) for cell in made)
+    assert all(np.array_equal(made.test[cell], again.test[cell]) for cell in made.test)
+    assert all(np.array_equal(made.validation[cell], again.validation[cell]) for cell in made.test)
     assert not trained
+
+
+def test_a_table_needs_validation_images():
+    with pytest.raises(ValueError, match="load it with n_validation"):
+        cell_table.table(replace(tiny(), validation=None))
+
+
+def test_validation_accuracy_is_that_of_the_validation_images():
+    """Labels that all are another class's: validation accuracy differs, test accuracy does not."""
+    data = tiny()
+    images, labels = data.validation
+    wrong = replace(data, validation=Split(images, labels.new_full(labels.shape, 0)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cell_table, "SETTINGS", cell_table.SETTINGS | {"epochs": 1, "channels": 2})
+        found = [cell_table.train_cell(0, ("none",) * 3, some) for some in (data, wrong)]
+    assert found[0]["accuracy"] == found[1]["accuracy"] == found[0]["validation"] == 0.25
+    assert found[1]["validation"] in (0, 1)
 
 
 def stored_table(data, accuracy=0.5):
     """A record as `table` stores it, all cells as good as each other."""
     rows = [
-        {"cell": cells.title(cell), "accuracy": [accuracy]}
+        {"cell": cells.title(cell), "accuracy": [accuracy], "validation": [accuracy]}
         for cell in {cells.canonical(cell) for cell in cells.all_cells()}
     ]
-    return {"n_train": 40, "n_test": 40, "settings": cell_table.SETTINGS} | {
-        "data": content_digest(data),
-        "cells": rows,
-    }
+    return cell_table._made_from(data) | {"cells": rows}
 
 
 def other_label(data):
@@ -755,6 +772,7 @@ OTHER_TABLES = {
     "label": lambda data: (other_label(data), {}),
     "pixel": lambda data: (other_pixel(data), {}),
     "mirror": lambda data: (replace(data, mirror=True), {}),
+    "validation": lambda data: (replace(data, validation=other_label(data).test), {}),
     "classes": lambda data: (replace(data, classes=tuple("abcde")), {}),
 }
 
@@ -769,7 +787,7 @@ def check_other_table(kind):
     data, change = OTHER_TABLES[kind](tiny())
 
     def accuracies(data):
-        return set(np.concatenate(list(cell_table.table(data).values())))
+        return set(np.concatenate(list(cell_table.table(data).test.values())))
 
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(cell_table, "ROOT", Path(folder))
@@ -791,8 +809,8 @@ def test_a_table_is_read_for_the_same_images_under_other_names_of_classes(tmp_pa
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps(stored_table(tiny())))
     monkeypatch.delattr(cell_table, "make")
-    assert set(cell_table.table(tiny())) == set(cells.all_cells())
-    assert set(cell_table.table(replace(tiny(), classes=tuple("efgh")))) == set(cells.all_cells())
+    for data in (tiny(), replace(tiny(), classes=tuple("efgh"))):
+        assert set(cell_table.table(data).test) == set(cells.all_cells())
 
 
 def test_a_damaged_table_is_named_and_left(tmp_path, monkeypatch):
@@ -820,17 +838,18 @@ def test_committed_tables_are_whole(path):
         cell = tuple(row["cell"].split("-"))
         model = cells.build(cell, cell_table.SETTINGS["channels"])
         assert row["parameters"] == sum(p.numel() for p in model.parameters())
-        assert len(row["accuracy"]) == cell_table.SEEDS
-        assert all(0 <= accuracy <= 1 for accuracy in row["accuracy"])
-        if not cells.is_connected(cell):  # a constant answer: chance
-            assert max(row["accuracy"]) < 0.15
-        assert math.isfinite(sum(row["accuracy"]))
+        for found in (row["accuracy"], row["validation"]):
+            assert len(found) == cell_table.SEEDS
+            assert all(0 <= accuracy <= 1 for accuracy in found)
+            if not cells.is_connected(cell):  # a constant answer: chance
+                assert max(found) < 0.15
 
 
 def test_the_committed_table_of_digits_is_that_of_the_notebooks_data():
-    data = load("digits", n_train=4000, n_test=2000)
+    data = load("digits", n_train=8000, n_test=2000, n_validation=1000)
+    data = replace(data, train=subset(data.train, 4000, seed=0))
     record = json.loads(cell_table.path_of(data).read_text(encoding="utf-8"))
-    assert record["data"] == content_digest(data)
+    assert record["data"] == cell_table.digest_of(data)
 
 
 def test_the_optimizers_are_those_of_the_paper(monkeypatch):
