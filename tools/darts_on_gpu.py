@@ -9,7 +9,11 @@ five of each: four nodes, six edges, none, skip, conv1x1, conv3x3 and avg3x3. Th
 (appendix A.1.1), first order. Notebook 06 shows the record, which no CPU makes in an hour.
 
 Several searches are trained as one: `torch.func.vmap` over stacked weights and alphas, and a CUDA
-graph of a whole step. They differ in seed, images, labels and operations, never in shapes.
+graph of a whole step. They differ in seed, images, labels and operations, never in shapes. Moved
+images are moved for weights and alphas alike.
+
+The committed record was made by two scripts that this file puts in order; since then it has run on
+a CPU only, where tests hold a step to torch's optimizers.
 """
 
 import json

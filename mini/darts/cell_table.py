@@ -1,6 +1,6 @@
 """Every cell of `mini.darts.cells` trained from scratch: the table to look a search's pick up in.
 
-    MINI_DATA=cifar10 python tools/cell_table.py --n-train 8000
+    python tools/cell_table.py  # that of the quick run; --help says how to make another
 
 The idea of tabular benchmarks (Ying et al. 2019, NAS-Bench-101; Dong & Yang 2020, NAS-Bench-201):
 training all cells once turns "how good is this pick?" into a look-up. Validation accuracies stand
