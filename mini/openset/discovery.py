@@ -12,23 +12,14 @@ from torch import Tensor, nn
 from mini.data.batches import whole_labels
 
 
-def purity(clusters: ArrayLike, labels: ArrayLike) -> float:
-    """Share of items whose label is their cluster's commonest, in (0, 1]."""
-    # Imported where needed, as in `mini.openset.doc`.
-    from sklearn.metrics.cluster import contingency_matrix
-
-    if len(labels) == 0:
-        raise ValueError("There is no item, so no purity: give at least one.")
-    table = contingency_matrix(labels, clusters)  # [labels, clusters]
-    return float(table.max(axis=0).sum() / table.sum())
-
-
 def name_clusters(
     clusters: ArrayLike, labels: ArrayLike, budget: int, generator: torch.Generator
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """Ask for the labels of `budget` items per cluster; each cluster gets the commonest answer.
 
-    `clusters` and `labels` are `[N]`; returns one name for each cluster, `[clusters.max() + 1]`.
+    `clusters` and `labels` are `[N]`; returns one name for each cluster, `[clusters.max() + 1]`,
+    and the places of those asked, of a smaller cluster all. Of answers that are equally common
+    the smallest label is the name.
     Raises ValueError for a budget below 1, other shapes, and clusters that are not numbered
     0, 1, 2 ... without a gap: a cluster of nothing has no name.
     """
@@ -43,12 +34,13 @@ def name_clusters(
         )
     if budget < 1:
         raise ValueError(f"budget is {budget}: ask for at least one label per cluster.")
-    names = []
+    names, places = [], []
     for cluster in numbers:
         members = (clusters == cluster).nonzero().flatten()
         asked = members[torch.randperm(len(members), generator=generator)[:budget]]
         names.append(labels[asked].mode().values)
-    return torch.stack(names)
+        places.append(asked)
+    return torch.stack(names), torch.cat(places)
 
 
 class ExtendedHead(nn.Module):

@@ -9,7 +9,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pytorch_ood.detector import EnergyBased, MaxLogit, MaxSoftmax
+from pytorch_ood.detector import OpenMax as TheirOpenMax
 from pytorch_ood.metrics import oscr_score
+from pytorch_ood.metrics.functional import fpr_at_tpr
 from scipy import stats
 from sklearn.metrics import f1_score, roc_auc_score
 from torch import nn
@@ -110,10 +113,15 @@ def test_a_closed_world_is_the_same_for_the_same_seed():
 
 
 def test_classes_without_images_and_odd_shares_are_refused():
-    with pytest.raises(ValueError, match="Class 9 has no image"):
-        openset.seen_only(tiny_dataset().train, [0, 9])
+    whole = tiny_dataset()
+    with pytest.raises(ValueError, match="name one or more of 0 to 4, each once"):
+        openset.closed_world(whole, [0, 9], held_out=0.2, seed=0)
+    some = whole.train.labels != 3
+    without = replace(whole, train=data.Split(whole.train.images[some], whole.train.labels[some]))
+    with pytest.raises(ValueError, match="have none of class d"):
+        openset.closed_world(without, [0, 3], held_out=0.2, seed=0)
     with pytest.raises(ValueError, match="held_out=1: expected a share"):
-        openset.closed_world(tiny_dataset(), [0], held_out=1, seed=0)
+        openset.closed_world(whole, [0], held_out=1, seed=0)
 
 
 # Loss
@@ -333,9 +341,9 @@ def test_oscr_takes_tensors():
 
 
 def test_oscr_refuses_what_has_no_area():
-    with pytest.raises(ValueError, match="none of them empty"):
+    with pytest.raises(ValueError, match="expected a list, none empty"):
         openset.oscr([0.5], [True], [])
-    with pytest.raises(ValueError, match="none of them empty"):
+    with pytest.raises(ValueError, match=r"2 scores of knowns and marks \(1,\)"):
         openset.oscr([0.5, 0.4], [True], [0.1])
     with pytest.raises(ValueError, match="not a number"):
         openset.oscr([math.nan], [True], [0.1])
@@ -356,9 +364,107 @@ def test_rejecting_everything_scores_two_u_by_one_plus_u():
     assert found == pytest.approx(2 * u / (1 + u) / 3)
 
 
-def test_purity():
-    assert discovery.purity([0, 0, 0, 1, 1], [5, 5, 7, 7, 7]) == 0.8
-    assert discovery.purity([0, 1, 2], [4, 4, 4]) == 1
+# With unknowns at 0.9, 0.5 and 0.1, the threshold that accepts 3 of 4 knowns is 0.4.
+KNOWN, UNKNOWN = [0.8, 0.6, 0.4, 0.2], [0.9, 0.5, 0.1]
+
+
+def test_fpr_is_the_share_of_unknowns_accepted_where_enough_knowns_are():
+    assert openset.threshold_at(KNOWN, 0.75) == 0.4
+    assert openset.fpr_at_tpr(KNOWN, UNKNOWN, tpr=0.75) == 2 / 3
+    assert openset.threshold_at(KNOWN, 0.76) == 0.2  # three of four are not enough
+    assert openset.fpr_at_tpr(KNOWN, UNKNOWN) == 2 / 3
+    assert openset.fpr_at_tpr(KNOWN, [0.2, 0.1], tpr=1) == 0.5  # as high as the threshold is in
+    assert openset.fpr_at_tpr(UNKNOWN, KNOWN, tpr=0.95) == 1  # the roles are not the same
+
+
+@given(SEEDS, st.sampled_from([0.5, 0.8, 0.95, 1.0]))
+@settings(max_examples=50)
+def test_fpr_is_pytorch_oods_with_the_roles_swapped(seed, tpr):
+    """There, unknowns are the positives: ask it of minus the scores, and call knowns unknown."""
+    known = torch.randint(12, (37,), generator=random(seed))
+    unknown = torch.randint(9, (23,), generator=random(seed + 1))
+    is_theirs = torch.tensor([-1] * 37 + [0] * 23)
+    theirs = fpr_at_tpr(torch.cat([known, unknown]).double(), is_theirs, tpr=tpr)
+    assert openset.fpr_at_tpr(known, unknown, tpr=tpr) == pytest.approx(float(theirs))
+
+
+def test_scores_without_a_rate_are_refused():
+    for known in ([], [[0.5]]):
+        with pytest.raises(ValueError, match="expected a list, none empty"):
+            openset.fpr_at_tpr(known, [0.5])
+    with pytest.raises(ValueError, match="not a number"):
+        openset.threshold_at([math.nan], 0.95)
+    for share in (0, 1.01, math.nan):
+        with pytest.raises(ValueError, match="expected one above 0 and at most 1"):
+            openset.threshold_at([0.5], share)
+
+
+# Rivals
+
+
+def test_scores_of_logits_are_pytorch_oods_with_the_sign_turned():
+    logits = 4 * torch.randn(50, 5, generator=random(0), dtype=torch.float64)
+    for ours, theirs in (
+        (openset.max_softmax, MaxSoftmax),
+        (openset.max_logit, MaxLogit),
+        (openset.energy, EnergyBased),
+    ):
+        torch.testing.assert_close(ours(logits), -theirs.score(logits), rtol=0, atol=1e-14)
+
+
+def around_corners(n: int, k: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits whose label's is raised, and labels: most are rightly classified, some are not."""
+    labels = torch.arange(n) % k
+    logits = torch.randn(n, k, generator=random(seed), dtype=torch.float64)
+    return logits + 4 * one_hot(labels, k), labels
+
+
+@pytest.mark.parametrize(("k", "alpha", "tail"), [(3, 10, 20), (6, 4, 10)])
+def test_openmax_is_pytorch_oods(k, alpha, tail):
+    """Theirs is fitted to all training images, ours to the rightly classified, as in the paper.
+
+    Both ask scipy for the Weibull's shape and scale, theirs as a special case of another family;
+    its search stops at a relative change of 1e-4 or so, and the distribution function at 10,000
+    has a slope of a few units at most: 1e-3 is beyond what the two searches can differ by.
+    """
+    logits, labels = around_corners(600, k, seed=1)
+    is_right = logits.argmax(dim=1) == labels
+    assert 0.9 < is_right.double().mean() < 1
+    fresh = 3 * torch.randn(200, k, generator=random(2), dtype=torch.float64)
+    theirs = TheirOpenMax(None, tailsize=tail, alpha=alpha)
+    theirs.fit_logits(logits[is_right], labels[is_right])
+    expected = theirs._openmax.predict(fresh.numpy())
+    ours = openset.OpenMax(logits, labels, tail=tail, alpha=alpha)
+    found = ours.probabilities(fresh)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-3)
+    assert found[:, 0].min() < 0.1 < 0.9 < found[:, 0].max()
+    answer = ours.predict(fresh)
+    assert torch.equal(answer, found.argmax(dim=1) - 1)
+    strict = ours.predict(fresh, threshold=0.6)
+    assert torch.equal(strict == -1, (answer == -1) | (found.amax(dim=1) < 0.6))
+    assert 0 < (answer == -1).sum() < (strict == -1).sum() < 200
+
+
+def test_openmax_leaves_alone_what_lies_at_a_centre():
+    logits, labels = around_corners(600, 3, seed=1)
+    openmax = openset.OpenMax(logits, labels)
+    is_right = logits.argmax(dim=1) == labels
+    centres = openset.class_centres(logits[is_right], labels[is_right])
+    torch.testing.assert_close(openmax.centres, centres)
+    near = openmax.probabilities(centres)
+    assert (near.argmax(dim=1) == torch.arange(1, 4)).all()
+    far = openmax.probabilities(centres + 20 * one_hot(torch.arange(3), 3))
+    assert (far.argmax(dim=1) == 0).all()
+
+
+def test_openmax_wants_images_that_are_right():
+    logits, labels = around_corners(600, 3, seed=1)
+    few = (labels > 0) | (torch.arange(600) < 3)  # of class 0, one image
+    with pytest.raises(ValueError, match="Class 0 has 1 rightly classified images"):
+        openset.OpenMax(logits[few], labels[few])
+    for options in ({"tail": 1}, {"alpha": 0}):
+        with pytest.raises(ValueError, match="expected at least 2 and 1"):
+            openset.OpenMax(logits, labels, **options)
 
 
 # CBS
@@ -430,11 +536,16 @@ def test_cbs_refuses_far_points_and_a_linear_svm_does_not():
 
 
 def test_clusters_are_named_by_the_majority_of_those_asked():
-    clusters = torch.tensor([0, 0, 0, 1, 1, 2])
-    labels = torch.tensor([7, 7, 3, 4, 4, 9])
-    assert discovery.name_clusters(clusters, labels, 10, random(0)).tolist() == [7, 4, 9]
-    one = {int(discovery.name_clusters(clusters, labels, 1, random(s))[0]) for s in range(20)}
-    assert one == {3, 7}
+    clusters = torch.tensor([1, 0, 0, 2, 1, 0])
+    labels = torch.tensor([4, 7, 7, 9, 4, 3])
+    names, asked = discovery.name_clusters(clusters, labels, 10, random(0))
+    assert names.tolist() == [7, 4, 9]
+    assert sorted(asked.tolist()) == [0, 1, 2, 3, 4, 5]
+    found = [discovery.name_clusters(clusters, labels, 1, random(s)) for s in range(20)]
+    assert {int(names[0]) for names, _ in found} == {3, 7}
+    for names, asked in found:  # one a cluster, and its label is the name
+        assert torch.equal(clusters[asked], torch.arange(3))
+        assert torch.equal(labels[asked], names)
     with pytest.raises(ValueError, match="budget is 0"):
         discovery.name_clusters(clusters, labels, 0, random(0))
 
@@ -442,7 +553,7 @@ def test_clusters_are_named_by_the_majority_of_those_asked():
 def test_clusters_and_labels_may_be_numpys():
     clusters, labels = np.array([0, 0, 1, 1]), np.array([3, 3, 2, 2])
     for some, names in ((clusters, labels), (clusters.astype(np.int32), torch.tensor(labels))):
-        found = discovery.name_clusters(some, names, 2, random(0))
+        found, _ = discovery.name_clusters(some, names, 2, random(0))
         assert (found.dtype, found.tolist()) == (torch.int64, [3, 2])
 
 
@@ -456,8 +567,6 @@ def test_clusters_of_nothing_are_refused():
     empty = torch.tensor([], dtype=torch.int64)
     with pytest.raises(ValueError, match="0 clusters for 0 labels"):
         discovery.name_clusters(empty, empty, 2, random(0))
-    with pytest.raises(ValueError, match="no purity"):
-        discovery.purity([], [])
 
 
 def test_an_extended_head_leaves_old_logits_alone():
@@ -484,5 +593,7 @@ def test_old_units_can_be_trained_on_request():
     assert head.new.weight.dtype == torch.float64
 
 
-def test_alpha_is_three_by_default():
+def test_defaults_are_the_papers():
     assert defaults(openset.fit_thresholds) == {"alpha": 3.0}
+    assert defaults(openset.OpenMax.__init__) == {"tail": 20, "alpha": 10}
+    assert defaults(openset.fpr_at_tpr) == {"tpr": 0.95}
