@@ -19,7 +19,7 @@ def name_clusters(
 
     `clusters` and `labels` are `[N]`; returns one name for each cluster, `[clusters.max() + 1]`,
     and the places of those asked, of a smaller cluster all. Of answers that are equally common
-    the smallest label is the name.
+    the one that was given first is the name, and who is asked first is drawn by `generator`.
     Raises ValueError for a budget below 1, other shapes, and clusters that are not numbered
     0, 1, 2 ... without a gap: a cluster of nothing has no name.
     """
@@ -38,7 +38,9 @@ def name_clusters(
     for cluster in numbers:
         members = (clusters == cluster).nonzero().flatten()
         asked = members[torch.randperm(len(members), generator=generator)[:budget]]
-        names.append(labels[asked].mode().values)
+        answers = labels[asked]
+        votes = (answers[:, None] == answers).sum(dim=1)
+        names.append(answers[votes.argmax()])  # of equal ones, the first
         places.append(asked)
     return torch.stack(names), torch.cat(places)
 

@@ -550,6 +550,18 @@ def test_clusters_are_named_by_the_majority_of_those_asked():
         discovery.name_clusters(clusters, labels, 0, random(0))
 
 
+def test_a_tie_is_broken_by_who_is_asked_first_and_not_by_the_label():
+    """`Tensor.mode` takes the smallest label, and so favours some classes."""
+    clusters, labels = torch.zeros(3, dtype=torch.int64), torch.tensor([8, 5, 2])
+    found = [discovery.name_clusters(clusters, labels, 3, random(s)) for s in range(20)]
+    assert {int(names[0]) for names, _ in found} == {8, 5, 2}
+    assert all(names[0] == labels[asked[0]] for names, asked in found)
+    # Two of three win, whoever is first.
+    labels = torch.tensor([8, 8, 2])
+    found = [discovery.name_clusters(clusters, labels, 3, random(s)) for s in range(20)]
+    assert {int(names[0]) for names, _ in found} == {8}
+
+
 def test_clusters_and_labels_may_be_numpys():
     clusters, labels = np.array([0, 0, 1, 1]), np.array([3, 3, 2, 2])
     for some, names in ((clusters, labels), (clusters.astype(np.int32), torch.tensor(labels))):
