@@ -87,15 +87,28 @@ def curve(
     return mean
 
 
-def dots(ax: Axes, groups: dict[str, tuple[Sequence[float], str]], *, unit: str = "") -> None:
-    """One row per group of `{label: (values, role)}`: a dot a seed, a bar at the mean."""
+def dots(
+    ax: Axes,
+    groups: dict[str, tuple[Sequence[float], str]],
+    *,
+    unit: str = "",
+    column: bool = False,
+) -> None:
+    """One row per group of `{label: (values, role)}`: a dot a seed, a bar at the mean.
+
+    The mean is written above its bar or, with `column`, at the right of the axes, for many rows.
+    """
     for row, (values, role) in enumerate(groups.values()):
         look = ROLES[role]
         mean = float(np.mean(values))
         ax.plot(values, [row] * len(values), look["marker"], color=look["color"], alpha=0.55)
         ax.plot([mean, mean], [row - 0.22, row + 0.22], color=look["color"])
         text = f"{mean:.3f}{unit}"
-        ax.annotate(text, (mean, row - 0.26), ha="center", va="bottom", color=look["color"])
+        if column:
+            place = {"transform": ax.get_yaxis_transform(), "va": "center"}
+            ax.text(1.01, row, text, color=look["color"], **place)
+        else:
+            ax.annotate(text, (mean, row - 0.26), ha="center", va="bottom", color=look["color"])
     ax.set_yticks(range(len(groups)), list(groups))
     ax.set_ylim(len(groups) - 0.5, -0.75)
     ax.grid(axis="y", visible=False)

@@ -112,6 +112,15 @@ def test_dots_are_the_values_and_bars_their_means(ax):
         assert list(bar.get_xdata()) == pytest.approx([np.mean(values)] * 2)
         assert np.mean(bar.get_ydata()) == pytest.approx(row)
     assert [text.get_text() for text in ax.texts] == ["0.730 nats", "0.820 nats"]
+
+
+def test_means_of_many_rows_stand_in_a_column_at_the_right(ax):
+    plots.dots(ax, {"a": ([0.1, 0.2], "baseline"), "b": ([0.9], "method")}, column=True)
+    assert [text.get_text() for text in ax.texts] == ["0.150", "0.900"]
+    assert [text.get_position() for text in ax.texts] == [(1.01, 0), (1.01, 1)]
+    for row, text in enumerate(ax.texts):  # x is a share of the axes' width, y the row
+        x, y = ax.transData.inverted().transform(text.get_transform().transform((1.01, row)))
+        assert (x > ax.get_xlim()[1], y) == (True, pytest.approx(row))
     assert [text.xy[0] for text in ax.texts] == pytest.approx([0.73, 0.82])
     # The first group stands on top, and nothing is cut off.
     bottom, top = ax.get_ylim()
