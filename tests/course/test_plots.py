@@ -112,6 +112,11 @@ def test_dots_are_the_values_and_bars_their_means(ax):
         assert list(bar.get_xdata()) == pytest.approx([np.mean(values)] * 2)
         assert np.mean(bar.get_ydata()) == pytest.approx(row)
     assert [text.get_text() for text in ax.texts] == ["0.730 nats", "0.820 nats"]
+    assert [text.xy[0] for text in ax.texts] == pytest.approx([0.73, 0.82])
+    # The first group stands on top, and nothing is cut off.
+    bottom, top = ax.get_ylim()
+    assert bottom > 1.3
+    assert top < -0.3
 
 
 def test_means_of_many_rows_stand_in_a_column_at_the_right(ax):
@@ -121,11 +126,6 @@ def test_means_of_many_rows_stand_in_a_column_at_the_right(ax):
     for row, text in enumerate(ax.texts):  # x is a share of the axes' width, y the row
         x, y = ax.transData.inverted().transform(text.get_transform().transform((1.01, row)))
         assert (x > ax.get_xlim()[1], y) == (True, pytest.approx(row))
-    assert [text.xy[0] for text in ax.texts] == pytest.approx([0.73, 0.82])
-    # The first group stands on top, and nothing is cut off.
-    bottom, top = ax.get_ylim()
-    assert bottom > 1.3
-    assert top < -0.3
 
 
 def place(i: int, y: int, x: int, size: tuple[int, int], columns: int, gap: int) -> tuple[int, int]:
