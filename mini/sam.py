@@ -11,8 +11,11 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 
+import numpy as np
 import torch
+from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 from torch import Generator, Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.module import register_module_forward_pre_hook
@@ -153,8 +156,9 @@ class SAM(torch.optim.Optimizer):
 
         `closure` computes loss and gradients; it is called twice, at w and at w + e, and gradients
         are cleared before each call. Scaling or clipping them in the closure acts on the second
-        call alone, as e ignores the length of its gradient. Several closures are m-sharpness: each
-        is one part of the batch and climbs for itself, and the borrowed gradients are averaged.
+        call alone, as e ignores the length of its gradient. Several closures are m-sharpness (see
+        `in_parts`): each is one part of the batch and climbs for itself, and the borrowed gradients
+        are averaged.
         """
         closures = [closure] if callable(closure) else list(closure or ())
         if not closures:
@@ -204,18 +208,43 @@ class SAM(torch.optim.Optimizer):
         return dual_norm_step(g, 1.0, self.p)
 
 
-def top_eigenvalue(
-    loss: Tensor, params: Iterable[Tensor], *, iterations: int, generator: Generator | None = None
-) -> float:
-    """The largest eigenvalue of the Hessian of the scalar `loss` with respect to `params`.
+def in_parts(
+    closure: Callable[[Tensor, Tensor], Tensor], images: Tensor, labels: Tensor, m: int
+) -> list[Callable[[], Tensor]]:
+    """What `SAM.step` takes for m-sharpness: one closure for each `m` examples of the batch.
 
-    Power iteration with Hessian-vector products from a random start: approaches it from below. If
-    the largest in size is negative, a second round finds the top of the spectrum shifted by it.
+    `closure(images, labels)` computes loss and gradients of what it is given. The last part may be
+    smaller, and counts as much as the others. With m >= N there is one: plain SAM (section 4.1).
+    Raises ValueError unless m >= 1.
+    """
+    if m < 1:
+        raise ValueError(f"m={m!r} examples climb together: choose 1 or more.")
+    parts = zip(images.split(m), labels.split(m), strict=True)
+    return [partial(closure, *part) for part in parts]
+
+
+def top_eigenvalues(
+    loss: Tensor,
+    params: Iterable[Tensor],
+    *,
+    k: int = 1,
+    adaptive: bool = False,
+    tolerance: float = 1e-6,
+    generator: Generator | None = None,
+) -> Tensor:
+    """The `k` largest eigenvalues `[k]` of the Hessian of `loss` in `params`, largest first.
+
+    Lanczos iterations by ARPACK, as in the paper's figure 3, from a random start: each needs one
+    Hessian-vector product, and they go on until the estimated error is below `tolerance` times the
+    eigenvalue. `adaptive` scales the Hessian on both sides by T = |w| + 0.01, as ASAM does the
+    ball. Raises ValueError for what has no second derivative, and RuntimeError where an eigenvalue
+    has not converged.
     """
     params = [w for w in params if w.requires_grad]
-    if loss.ndim or iterations < 1 or not params or not loss.requires_grad:
-        expected = "Expected a scalar loss of params that require a gradient, and iterations >= 1"
-        raise ValueError(f"{expected}, not shape {tuple(loss.shape)} and {iterations=}.")
+    n = sum(w.numel() for w in params)
+    if loss.ndim or not 1 <= k <= n or not loss.requires_grad:
+        expected = "Expected a scalar loss of params that require a gradient, and 1 <= k <= "
+        raise ValueError(f"{expected}their number, not shape {tuple(loss.shape)}, {k=}, {n} of it.")
 
     def differentiate(value: Tensor, *v: Tensor) -> tuple[Tensor, ...]:
         try:
@@ -231,23 +260,28 @@ def top_eigenvalue(
                 "torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)."
             ) from None
 
-    gradient = differentiate(loss)
-    gradient = torch.cat([g.flatten() for g in gradient])
+    gradient = torch.cat([g.flatten() for g in differentiate(loss)])
     if not gradient.requires_grad:  # a linear loss
-        return 0.0
-    start = torch.randn(len(gradient), generator=generator).to(gradient)
+        return torch.zeros(k, dtype=torch.float64)
+    T = torch.cat([w.detach().abs().flatten() + ETA for w in params]) if adaptive else 1.0
 
-    def times_hessian(v: Tensor) -> Tensor:
-        product = differentiate(gradient, v)
-        return torch.cat([h.flatten() for h in product])
+    def times_hessian(v: np.ndarray) -> np.ndarray:
+        along = torch.as_tensor(v.ravel()).to(gradient) * T
+        product = torch.cat([h.flatten() for h in differentiate(gradient, along)]) * T
+        return product.double().cpu().numpy()
 
-    def power(shift: float) -> float:
-        v, value = start, 0.0
-        for _ in range(iterations):
-            v = v / v.norm().clamp(min=torch.finfo(v.dtype).tiny)
-            product = times_hessian(v) - shift * v
-            value, v = float(v @ product), product
-        return value + shift
-
-    value = power(0.0)
-    return value if value >= 0 else power(value)
+    if n <= max(20, 2 * k):  # ARPACK wants more room
+        H = np.stack([times_hessian(e) for e in np.eye(n)])
+        found = np.linalg.eigvalsh((H + H.T) / 2)
+    else:
+        start = torch.randn(n, generator=generator, dtype=torch.float64).numpy()
+        operator = LinearOperator((n, n), times_hessian, dtype=np.float64)
+        options = {"which": "LA", "v0": start, "tol": tolerance, "return_eigenvectors": False}
+        try:
+            found = eigsh(operator, k, **options)
+        except ArpackNoConvergence as problem:
+            raise RuntimeError(
+                f"{len(problem.eigenvalues)} of {k} eigenvalues have converged to {tolerance=}: "
+                "allow for a larger one, or compute the loss in float64."
+            ) from None
+    return torch.as_tensor(np.sort(found)[::-1][:k].copy())

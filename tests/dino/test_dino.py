@@ -184,7 +184,7 @@ def test_the_hessian_is_refused_where_it_would_come_out_zero_and_is_that_of_the_
     views, teacher = logits(3, batch=5, out=3, seed=2), logits(2, batch=5, out=4, seed=1)
     weights, student = [w], [view @ w.T for view in views]
     with pytest.raises(ValueError, match="add up the cross-entropies of all pairs"):
-        sam.top_eigenvalue(loss_of(4)(student, teacher), weights, iterations=5)
+        sam.top_eigenvalues(loss_of(4)(student, teacher), weights)
     with pytest.raises(ValueError, match="no second derivative"):
         torch.autograd.grad(loss_of(4)(student, teacher), weights, create_graph=True)
     # What the error says to do.
@@ -194,7 +194,7 @@ def test_the_hessian_is_refused_where_it_would_come_out_zero_and_is_that_of_the_
     value = value / (len(pairs) * 5)
     torch.testing.assert_close(value, loss_of(4)(student, teacher))
     generator = torch.Generator().manual_seed(0)
-    top = sam.top_eigenvalue(value, weights, iterations=300, generator=generator)
+    (top,) = sam.top_eigenvalues(value, weights, generator=generator)
     # 1 / tau_s^2 sum over pairs, images of (diag P - P P') (x) x x', over the number of terms.
     H = torch.zeros(12, 12, dtype=torch.float64)
     for _, v in pairs:

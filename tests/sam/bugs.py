@@ -191,10 +191,24 @@ BUGS = [
     ),
     Bug(
         "mini.sam",
-        "return value if value >= 0 else power(value)",
-        "return abs(value)",
+        '"which": "LA"',
+        '"which": "LM"',
         "the largest eigenvalue in size is taken for the top one",
         partial(check.test_top_is_the_largest_not_the_largest_in_size, [1.0, 0.5, -5.0]),
+    ),
+    Bug(
+        "mini.sam",
+        "differentiate(gradient, along)]) * T",
+        "differentiate(gradient, along)])",
+        "the Hessian is scaled by T on one side alone",
+        check.test_top_eigenvalues_agree_with_the_dense_hessian_of_a_network,
+    ),
+    Bug(
+        "mini.sam",
+        "images.split(m), labels.split(m)",
+        "images.split(m), labels.flip(0).split(m)",
+        "a part of the batch has another part's labels",
+        check.test_the_parts_of_a_batch_are_its_examples_in_order,
     ),
     Bug(
         "mini.sam",

@@ -1,4 +1,4 @@
-"""SAM: its climb, its bookkeeping, batch norm, the scheduler's view of it, and the top eigenvalue.
+"""SAM: its climb, its bookkeeping, batch norm, the scheduler's view of it, and the top eigenvalues.
 
 Parity is with pytorch-optimizer's SAM (installed from PyPI), in float64.
 """
@@ -615,10 +615,10 @@ def test_fit_with_sam_counts_every_batch_once():
     assert int(model.stages[0].norm1.num_batches_tracked) == 2 * 3
 
 
-# The top eigenvalue.
+# The top eigenvalues.
 
 
-def test_top_eigenvalue_agrees_with_the_dense_hessian_of_a_network():
+def test_top_eigenvalues_agree_with_the_dense_hessian_of_a_network():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).double()
     x, y = torch.randn(30, 4).double(), torch.randint(3, (30,))
@@ -633,10 +633,37 @@ def test_top_eigenvalue_agrees_with_the_dense_hessian_of_a_network():
         torch.cat([b.reshape(w.numel(), -1) for b in row], 1)
         for w, row in zip(weights, blocks, strict=True)
     ]
-    top = float(torch.linalg.eigvalsh(torch.cat(rows))[-1])
+    H = torch.cat(rows)
     generator = torch.Generator().manual_seed(0)
-    value = sam.top_eigenvalue(loss_of(*weights), weights, iterations=300, generator=generator)
-    assert value == pytest.approx(top, rel=1e-6)
+    loss = loss_of(*weights)
+    for k in (1, 5):
+        expected = torch.linalg.eigvalsh(H).flip(0)[:k]
+        found = sam.top_eigenvalues(loss, weights, k=k, generator=generator)
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
+    T = torch.cat([w.detach().flatten().abs() + 0.01 for w in weights])
+    expected = torch.linalg.eigvalsh(T[:, None] * H * T).flip(0)[:3]
+    found = sam.top_eigenvalues(loss, weights, k=3, adaptive=True, generator=generator)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
+
+
+def test_eigenvalues_that_have_not_converged_are_refused(monkeypatch):
+    monkeypatch.setattr(sam, "eigsh", partial(sam.eigsh, maxiter=1))
+    w = nn.Parameter(torch.ones(400).double())
+    close = 1 + torch.linspace(0, 0.01, 400).double()
+    with pytest.raises(RuntimeError, match="of 5 eigenvalues have converged"):
+        sam.top_eigenvalues((close * w**2).sum(), [w], k=5)
+
+
+def test_the_parts_of_a_batch_are_its_examples_in_order():
+    images, labels = torch.arange(14.0).view(7, 2), torch.arange(7)
+    parts = sam.in_parts(lambda x, y: (x, y), images, labels, 3)
+    sizes = [len(part()[1]) for part in parts]
+    assert sizes == [3, 3, 1]
+    torch.testing.assert_close(torch.cat([part()[0] for part in parts]), images)
+    torch.testing.assert_close(torch.cat([part()[1] for part in parts]), labels)
+    assert len(sam.in_parts(lambda x, y: x, images, labels, 100)) == 1
+    with pytest.raises(ValueError, match="choose 1 or more"):
+        sam.in_parts(lambda x, y: x, images, labels, 0)
 
 
 @pytest.mark.parametrize("eigenvalues", [[3.0, 1.0, -2.0], [1.0, 0.5, -5.0], [-1.0, -2.0, -3.0]])
@@ -646,20 +673,22 @@ def test_top_is_the_largest_not_the_largest_in_size(eigenvalues):
     square = torch.randn(3, 3, generator=torch.Generator().manual_seed(3)).double()
     rotation = torch.linalg.qr(square)[0]
     H = rotation @ torch.diag(double(eigenvalues)) @ rotation.T
-    generator = torch.Generator().manual_seed(0)
-    value = sam.top_eigenvalue(0.5 * w @ H @ w, [w], iterations=200, generator=generator)
-    # Each round shrinks what is left by (2/3)^2, or (5.5/6)^2 where it is shifted: float64 is left.
+    (value,) = sam.top_eigenvalues(0.5 * w @ H @ w, [w])
     assert value == pytest.approx(max(eigenvalues), rel=1e-12)
+    both = torch.block_diag(H, -torch.eye(30).double() / 2)  # large enough for ARPACK
+    w = nn.Parameter(torch.ones(33).double())
+    (value,) = sam.top_eigenvalues(0.5 * w @ both @ w, [w])
+    assert value == pytest.approx(max(*eigenvalues, -0.5), rel=1e-6)
 
 
 def test_a_linear_loss_and_an_unused_parameter_have_no_curvature():
     w, unused = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(2))
-    assert sam.top_eigenvalue(w.sum(), [w], iterations=3) == 0
-    value = sam.top_eigenvalue(2 * (w**2).sum(), [w, unused], iterations=50)
-    assert value == pytest.approx(4)
+    assert sam.top_eigenvalues(w.sum(), [w]).tolist() == [0]
+    found = sam.top_eigenvalues(2 * (w**2).sum(), [w, unused], k=5)
+    assert found.tolist() == pytest.approx([4, 4, 4, 0, 0])
 
 
-def test_top_eigenvalue_of_a_vit_needs_attention_in_plain_mathematics():
+def test_top_eigenvalues_of_a_vit_need_attention_in_plain_mathematics():
     """The fast kernel of attention has no second derivative: a raw error of torch."""
     torch.manual_seed(0)
     model = vit.ViT(image_size=4, patch_size=2, dim=4, depth=1, heads=2, num_classes=3).double()
@@ -668,7 +697,7 @@ def test_top_eigenvalue_of_a_vit_needs_attention_in_plain_mathematics():
             parameter.normal_(std=0.5)
     x, y = torch.randn(5, 3, 4, 4).double(), torch.randint(3, (5,))
     with pytest.raises(ValueError, match=r"SDPBackend\.MATH"):
-        sam.top_eigenvalue(cross_entropy(model(x), y), model.parameters(), iterations=2)
+        sam.top_eigenvalues(cross_entropy(model(x), y), model.parameters())
     names, weights = zip(*model.named_parameters(), strict=True)
 
     def loss_of(*values):
@@ -684,8 +713,8 @@ def test_top_eigenvalue_of_a_vit_needs_attention_in_plain_mathematics():
     ]
     top = float(torch.linalg.eigvalsh(torch.cat(rows))[-1])
     generator = torch.Generator().manual_seed(0)
-    value = sam.top_eigenvalue(loss, weights, iterations=300, generator=generator)
-    assert value == pytest.approx(top, rel=1e-6)
+    (value,) = sam.top_eigenvalues(loss, weights, generator=generator)
+    assert float(value) == pytest.approx(top, rel=1e-6)
 
 
 # Bad input.
@@ -717,9 +746,9 @@ def test_what_would_end_in_a_distant_traceback_is_refused():
             sam.SAM([w], SGD, lr=0.1).step(nothing)
     with pytest.raises(ValueError, match="gives no norm"):
         sam.dual_norm_step(torch.ones(2), 1.0, 0.9)
-    for loss, iterations in ((w, 3), (mse_loss(w, w), 0), (torch.tensor(1.0), 3)):
+    for loss, k in ((w, 1), (mse_loss(w, w), 0), (mse_loss(w, w), 3), (torch.tensor(1.0), 1)):
         with pytest.raises(ValueError, match="Expected a scalar loss"):
-            sam.top_eigenvalue(loss, [w], iterations=iterations)
+            sam.top_eigenvalues(loss, [w], k=k)
 
 
 def test_defaults_are_those_of_the_papers():
