@@ -96,9 +96,8 @@ class Encoder(nn.Module):
         self, dim: int, heads: int, depth: int, hidden: int, *, dropout: float, norm_first: bool
     ):
         super().__init__()
-        layer = partial(EncoderLayer, dim, heads, hidden, dropout=dropout, norm_first=norm_first)
-        self.layers = _stack(layer, dim, depth)
-        self.norm = nn.LayerNorm(dim) if norm_first else nn.Identity()
+        options = {"dropout": dropout, "norm_first": norm_first}
+        self.layers, self.norm = _stack(EncoderLayer, dim, heads, depth, hidden, **options)
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None) -> Tensor:
         """`mask` is that of `Attention`, the same in every layer."""
@@ -117,9 +116,8 @@ class Decoder(nn.Module):
         self, dim: int, heads: int, depth: int, hidden: int, *, dropout: float, norm_first: bool
     ):
         super().__init__()
-        layer = partial(DecoderLayer, dim, heads, hidden, dropout=dropout, norm_first=norm_first)
-        self.layers = _stack(layer, dim, depth)
-        self.norm = nn.LayerNorm(dim) if norm_first else nn.Identity()
+        options = {"dropout": dropout, "norm_first": norm_first}
+        self.layers, self.norm = _stack(DecoderLayer, dim, heads, depth, hidden, **options)
 
     def forward(self, x: Tensor, memory: Tensor, *, memory_mask: Tensor | None = None) -> Tensor:
         """`memory_mask` says which of S keys may be seen, such as `padding_mask(lengths, S)`."""
@@ -129,10 +127,14 @@ class Decoder(nn.Module):
         return self.norm(x)
 
 
-def _stack(layer: Callable[[], nn.Module], dim: int, depth: int) -> nn.ModuleList:
+def _stack(
+    layer: Callable[..., nn.Module], dim: int, heads: int, depth: int, hidden: int, **options: float
+) -> tuple[nn.ModuleList, nn.Module]:
+    """The layers, built one by one, so drawn one by one; and what follows the last."""
     if min(dim, depth) < 1:
         raise ValueError(f"dim={dim}, depth={depth}: expected sizes of at least 1.")
-    return nn.ModuleList(layer() for _ in range(depth))  # built one by one, so drawn one by one
+    layers = nn.ModuleList(layer(dim, heads, hidden, **options) for _ in range(depth))
+    return layers, nn.LayerNorm(dim) if options["norm_first"] else nn.Identity()
 
 
 # The feed-forward network (section 3.3)

@@ -73,8 +73,8 @@ BUGS = [
     ),
     Bug(
         "mini.transformer",
-        "nn.ModuleList(layer() for _ in range(depth))",
-        "nn.ModuleList([layer()] * depth)",
+        "nn.ModuleList(layer(dim, heads, hidden, **options) for _ in range(depth))",
+        "nn.ModuleList([layer(dim, heads, hidden, **options)] * depth)",
         "all layers are one",
         check.test_layers_start_apart_and_matrices_xavier_uniform,
     ),
