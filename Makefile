@@ -62,7 +62,7 @@ lab: $(STAMP) ## open the course in JupyterLab
 run: $(STAMP) ## execute every notebook into build/run/, without a browser, and show the verdicts
 	@$(IN_VENV) tools/execute.py run $(NB)
 
-reproduce: $(STAMP) ## every notebook at full scale on MINI_DATA (default cifar10); resumes, skips what is done
+reproduce: $(STAMP) ## every notebook at full scale on MINI_DATA, or its own; resumes, skips what is done
 	@$(IN_VENV) tools/execute.py reproduce $(NB)
 
 test: $(STAMP) ## lint, unit tests, and a strict run of every notebook

@@ -2,7 +2,7 @@
 
 python tools/execute.py run [NAME ...]      into build/run/, with the reader's own settings
 python tools/execute.py commit [NAME ...]   in place, from `quick` on `digits`, normalised
-python tools/execute.py reproduce [NAME ...]   at full scale on MINI_DATA, what is finished skipped
+python tools/execute.py reproduce [NAME ...]   at full scale, what is finished skipped
 """
 
 import argparse
@@ -211,7 +211,6 @@ def main(arguments: list[str] | None = None) -> int:
             prepare_kernels()
         if options.job == "reproduce":
             os.environ["MINI_SCALE"] = "full"
-            os.environ["MINI_DATA"] = os.environ.get("MINI_DATA") or "cifar10"
             paths = unfinished([path for path in paths if not path.stem.startswith("00")])
     except ValueError as problem:
         print(problem, file=sys.stderr)

@@ -57,6 +57,7 @@ def start(
     quick: dict,
     full: dict,
     digits: str = "digits",
+    full_on: tuple[str, ...] = ("cifar10", "cifar10-jpeg"),
     classes: tuple[int, float] = (2, math.inf),
     a_class: int = 1,
 ) -> "Run":
@@ -64,8 +65,9 @@ def start(
 
     `quick` and `full` hold the same keys, one column of numbers for each scale; both need `seeds`,
     and `n_train`, `n_test`, `n_validation` if the data is to be cut. The scale `check` has quick's
-    settings and one seed, which is compared with recorded ones. `digits` is the data set where
-    MINI_DATA names none: "digits" or "plain-digits". Raises ValueError for a setting that is
+    settings and one seed, which is compared with recorded ones. Where MINI_DATA names none, the
+    data set is `digits`, "digits" or "plain-digits", and at the scale `full` the first of
+    `full_on`: those whose full record is the evidence, the better one first. Raises ValueError for a setting that is
     unknown, for a folder of results that cannot be written, and for data that has not from the
     first to the second of `classes`, or fewer than `a_class` training or test images of one.
     """
@@ -90,8 +92,10 @@ def start(
         require_writable(results_folder(scale) / name)
     if scale == "full":
         require_writable(ROOT / "build" / "progress" / name)
-    source = data.named(digits)
-    run = Run(name, paper, scale, label, seeds, SimpleNamespace(**config), source, device())
+    source = data.named(full_on[0] if scale == "full" else digits)
+    run = Run(
+        name, paper, scale, label, seeds, SimpleNamespace(**config), source, device(), full_on
+    )  # fmt: skip
     _require_classes(run, classes, a_class)
     parts = f"{len(run.data.train.labels):,} training and {len(run.data.test.labels):,} test images"
     how_many = f"{len(seeds)} seed" + ("s" if len(seeds) > 1 else "")
@@ -162,10 +166,11 @@ class Run:
         config: SimpleNamespace,
         source: str,
         device: torch.device,
+        full_on: tuple[str, ...],
     ):
         self.name, self.paper, self.config = name, paper, config
         self.scale, self.label = scale, label  # the label tells of another number of seeds
-        self.source, self.device, self.seeds = source, device, seeds
+        self.source, self.device, self.seeds, self.full_on = source, device, seeds, full_on
         self.precision = "float32"
         self.workers = joblib.cpu_count() if device.type == "cpu" and scale != "check" else 1
         self.claims: dict[str, claims.Claim] = {}
@@ -314,10 +319,10 @@ class Run:
         return results
 
     def evidence(self, experiment: str | None = None) -> records.Measures:
-        """What the full record on CIFAR-10 holds of an experiment, to draw the same figures from.
+        """What the full record holds of an experiment, to draw the same figures from.
 
-        CIFAR-10 itself is preferred to its lossy copy; a full run is its own evidence. `experiment`
-        may be left out where there is one. Raises ValueError if no full run is recorded.
+        It is that of the first of `full_on` which has one; a full run is its own evidence.
+        `experiment` may be left out where there is one. Raises ValueError if none is recorded.
         """
         if self.scale == "full":
             print(f"{self.data.title}, {len(self.seeds)} seeds, this run")
@@ -519,10 +524,10 @@ class Run:
         return replace(found, verdict="void", why=CHANGED)
 
     def _full_record(self) -> dict:
-        """The full record of this notebook, on CIFAR-10 itself before its lossy copy."""
-        folder, datasets = ROOT / "results", ("cifar10", "cifar10-jpeg")
-        here = [d for d in datasets if (folder / self.name / f"{d}-full.json").exists()]
-        dataset = (here or datasets)[0]
+        """The full record of this notebook, on the first of `full_on` that has one."""
+        folder = ROOT / "results"
+        here = [d for d in self.full_on if (folder / self.name / f"{d}-full.json").exists()]
+        dataset = (here or self.full_on)[0]
         return records.read(self.name, dataset, "full", folder=folder, needs=OF_A_FULL_RECORD)
 
     def verdicts(self) -> None:

@@ -40,7 +40,7 @@ ARMS = {"narrow": {"width": 2}, "wide": {"width": 3}}
 
 @contextlib.contextmanager
 def course(**settings: str) -> Iterator[Path]:
-    """An empty folder in the repository's place, and no `MINI_` setting but `settings`."""
+    """An empty folder in the repository's place, digits, and no `MINI_` setting but `settings`."""
     with (
         tempfile.TemporaryDirectory() as folder,
         pytest.MonkeyPatch.context() as patch,
@@ -48,7 +48,7 @@ def course(**settings: str) -> Iterator[Path]:
     ):
         for name in ("MINI_SCALE", "MINI_SEEDS", "MINI_DEVICE", "MINI_DATA", "MINI_RESULTS"):
             patch.delenv(name, raising=False)
-        for name, value in ({"MINI_DEVICE": "cpu"} | settings).items():
+        for name, value in ({"MINI_DEVICE": "cpu", "MINI_DATA": "digits"} | settings).items():
             patch.setenv(name, value)
         root = Path(folder).resolve()
         patch.setattr(notebook, "ROOT", root)
@@ -95,6 +95,15 @@ def test_settings_come_from_the_environment():
     with course(MINI_SEEDS="03"):
         assert begin().label == "quick"
     assert QUICK["seeds"] == 3  # the caller's columns are left alone
+
+
+@pytest.mark.parametrize(("scale", "data"), [("quick", "digits"), ("full", "plain-digits")])
+def test_without_a_name_the_data_are_the_notebooks(scale, data):
+    with course(MINI_SCALE=scale, MINI_DATA=""):
+        run = notebook.start(
+            "90_test", paper="A paper", quick=QUICK, full=FULL, full_on=("plain-digits", "digits")
+        )
+        assert (run.scale, run.data.name) == (scale, data)
 
 
 def test_an_empty_setting_is_no_setting():
@@ -1017,6 +1026,10 @@ def test_evidence_is_the_full_record_and_a_full_run_is_its_own(monkeypatch):
     with course() as root:
         with complains("No run of 90_test on cifar10 at scale full is recorded"):
             begin().evidence()
+        with complains("No run of 90_test on plain-digits at scale full is recorded"):
+            notebook.start(
+                "90_test", paper="A paper", quick=QUICK, full=FULL, full_on=("plain-digits",)
+            ).evidence()
         monkeypatch.setenv("MINI_SCALE", "full")
         for name, seeds in (("cifar10-jpeg", 4), ("cifar10", 3)):
             named = dataclasses.replace(data, name=name, title=name.upper())
