@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, log_softmax
 
 from mini.augmix.operations import OPERATIONS, operate
-from mini.data.batches import unit_images, whole_number
+from mini.data.batches import numpy_generator, unit_images, whole_number
 
 
 class Recipe(NamedTuple):
@@ -77,10 +77,7 @@ def draw(
         raise ValueError(f"without={what!r}: give a list of names of {', '.join(OPERATIONS)}.")
     if not (kept := [i for i, name in enumerate(OPERATIONS) if name not in without]):
         raise ValueError("without= leaves no operation: leave out fewer.")
-    source = torch.default_generator if generator is None else generator
-    random = np.random.default_rng(
-        int(torch.randint(2**62, (), generator=source, device=source.device))
-    )
+    random = numpy_generator(generator)
     depths = random.integers(1, 4, n * width) if depth is None else np.full(n * width, depth)
     steps = (depths.max(initial=1), n * width)
     return Recipe(

@@ -67,9 +67,10 @@ def start(
     and `n_train`, `n_test`, `n_validation` if the data is to be cut. The scale `check` has quick's
     settings and one seed, which is compared with recorded ones. Where MINI_DATA names none, the
     data set is `digits`, "digits" or "plain-digits", and at the scale `full` the first of
-    `full_on`: those whose full record is the evidence, the better one first. Raises ValueError for a setting that is
-    unknown, for a folder of results that cannot be written, and for data that has not from the
-    first to the second of `classes`, or fewer than `a_class` training or test images of one.
+    `full_on`: those whose full record is the evidence, the better one first. Raises ValueError for
+    a setting that is unknown, for a folder of results that cannot be written, and for data that has
+    not from the first to the second of `classes`, or fewer than `a_class` training or test images
+    of one.
     """
     scale = os.environ.get("MINI_SCALE") or "quick"
     columns = {"quick": quick, "full": full, "check": quick}

@@ -10,6 +10,7 @@ import operator
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -133,6 +134,13 @@ def whole_number(what: str, value: int, *, at_least: int) -> int:
     if number is None or isinstance(value, bool) or number < at_least:
         raise ValueError(f"{what} must be a whole number of at least {at_least}, not {value!r}.")
     return number
+
+
+def numpy_generator(generator: torch.Generator | None) -> np.random.Generator:
+    """NumPy's numbers from one draw of `generator`, or of torch's global one: its seed decides."""
+    source = torch.default_generator if generator is None else generator
+    seed = torch.randint(2**62, (), generator=source, device=source.device)
+    return np.random.default_rng(int(seed))
 
 
 def unit_images(images: Tensor) -> None:
