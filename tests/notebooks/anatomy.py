@@ -44,6 +44,7 @@ MACHINE_PATH = re.compile(
     rf"|{re.escape(str(ROOT))}(?!\w)"
 )
 ARXIV_ID = re.compile(r"arxiv(?::\s*|\.org/abs/)\d{4}\.\d{4,5}", re.IGNORECASE)
+UNFILLED = re.compile(r"<<.*?>>|\b(TODO|TOWRITE|FIXME)\b", re.DOTALL)
 FENCE = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -240,6 +241,9 @@ def check_anatomy(node: NotebookNode) -> list[str]:
     findings += [f"notebook: no heading {name!r}" for name in HEADINGS if name not in found]
     if not findings and found != list(HEADINGS):
         findings.append(f"notebook: headings out of order or repeated: {', '.join(found)}")
+    for index, cell in enumerate(node.cells):
+        if cell.cell_type == "markdown" and UNFILLED.search(cell.source):
+            findings.append(f"{_label(index)}: a place for a number that nobody filled in")
     return findings
 
 

@@ -178,6 +178,7 @@ SPOILT = [
     ("anatomy", _replace("## The idea", "```\n## The idea\n```"), "no heading '## The idea'"),
     ("anatomy", _swap("## Figures", "## Claims"), "out of order"),
     ("anatomy", _add(markdown("## Figures")), "repeated"),
+    ("anatomy", _add(markdown("It has <<accuracy,\n2>>.")), "that nobody filled in"),
     ("exercises", lambda node: node.cells.pop(-2), "the last stub has no solution"),
     ("exercises", lambda node: node.cells.pop(-3), "a solution without a stub"),
     ("exercises", lambda node: node.cells.__delitem__(slice(-5, -1)), "2 complete exercises"),
