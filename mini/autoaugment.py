@@ -8,8 +8,8 @@ with a reduced search space", CVPR workshops 2020, arXiv 1909.13719. Müller and
 Read downwards: the space, the policy that was found for CIFAR-10, what is drawn for each image, how
 it is carried out, RandAugment and TrivialAugment, the search. Strengths are those of torchvision at
 32x32, but for one: solarize at level 0 leaves white alone. Images are uint8 batches
-(`mini.data.operations`), each with operations and directions of its own; flip and crop come before,
-as in the paper (the released code has them after), normalising after.
+(`mini.data.operations`), each with operations and directions of its own. Flip and crop are the
+caller's, before or, as in the released code, after; normalising comes after.
 """
 
 import math
@@ -25,7 +25,7 @@ from torch.nn.functional import one_hot
 from mini.data import operations as pixels
 from mini.data.batches import numpy_generator, whole_number
 
-# The space (AutoAugment, section 3 and table 6).
+# The space (AutoAugment, section 3).
 
 
 class Range(NamedTuple):
@@ -75,7 +75,7 @@ class Operation(NamedTuple):
 
 Policy = tuple[tuple[Operation, Operation], ...]  # sub-policies, of which each image gets one
 
-# The policy that was found on reduced CIFAR-10 (AutoAugment, table 7).
+# The policy that was found on reduced CIFAR-10; torchvision's table is the same.
 CIFAR10_POLICY: Policy = (
     (Operation("invert", 0.1, 7), Operation("contrast", 0.2, 6)),
     (Operation("rotate", 0.7, 2), Operation("translate_x", 0.3, 9)),
@@ -223,7 +223,7 @@ def apply(
 # RandAugment, section 3; -1 is the identity.
 RANDOM = np.array([-1, *(i for i, name in enumerate(NAMES) if name not in ("invert", "cutout"))])
 BINS = 31  # strengths of TrivialAugment
-WIDE = OPERATIONS | {  # TrivialAugment, table 1; a shift by the side is torchvision's 32 pixels
+WIDE = OPERATIONS | {  # torchvision's; a shift by the whole side is its 32 pixels
     **dict.fromkeys(("shear_x", "shear_y"), Range(0, 0.99, signed=True)),
     **dict.fromkeys(("translate_x", "translate_y"), Range(0, 1, signed=True)),
     "rotate": Range(0, 135, signed=True),

@@ -18,9 +18,10 @@ def fingerprint(path: Path) -> str:
     cells = read_notebook(path).cells
     parts = [cell.source for cell in cells if cell.cell_type == "code"]
     parts += [source.read_text("utf-8") for source in sorted((ROOT / "mini").rglob("*.py"))]
-    source = data.named()
+    # Where none is named, the data are the notebook's own, which its code tells.
+    source = data.named() if os.environ.get("MINI_DATA") else "its own"
     parts += [source, os.environ.get("MINI_SEEDS") or "", str(data.may_mirror(source))]
-    if Path(source).is_dir():
+    if os.environ.get("MINI_DATA") and Path(source).is_dir():
         parts.append(folders.state(Path(source)))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-GREY = 128  # what cutout puts, as the authors' code for ImageNet does
+GREY = 128  # what cutout puts: the middle of the range
 TIE = 1e-6  # of a pixel: a place between two of them belongs to the further right or down one
 
 

@@ -151,7 +151,9 @@ def test_what_changed_or_lost_its_record_is_run_again(course, monkeypatch):
     with monkeypatch.context() as other:
         other.setenv("MINI_DATA", "cifar10")
         assert reproduced.unfinished(paths) == paths
-        other.setenv("MINI_DATA", "digits")  # as it is without
+        other.setenv("MINI_DATA", "digits")  # without a name a full run has other data
+        assert reproduced.unfinished(paths) == paths
+        other.setenv("MINI_DATA", "")
         assert reproduced.unfinished(paths) == []
     record.unlink()
     assert reproduced.unfinished(paths) == paths
