@@ -1021,7 +1021,7 @@ def test_the_precision_is_chosen_at_full_scale_once_and_is_on_record(monkeypatch
             assert finished(run, root)[1]["precision"] == expected
 
 
-def test_evidence_is_the_full_record_and_a_full_run_is_its_own(monkeypatch):
+def test_evidence_is_the_full_record_and_a_full_run_is_its_own():
     data = notebook.data.load("digits", n_train=30, n_test=10)
     with course() as root:
         with complains("No run of 90_test on cifar10 at scale full is recorded"):
@@ -1030,7 +1030,7 @@ def test_evidence_is_the_full_record_and_a_full_run_is_its_own(monkeypatch):
             notebook.start(
                 "90_test", paper="A paper", quick=QUICK, full=FULL, full_on=("plain-digits",)
             ).evidence()
-        monkeypatch.setenv("MINI_SCALE", "full")
+        os.environ["MINI_SCALE"] = "full"
         for name, seeds in (("cifar10-jpeg", 4), ("cifar10", 3)):
             named = dataclasses.replace(data, name=name, title=name.upper())
             with pytest.MonkeyPatch.context() as patch:
@@ -1044,11 +1044,11 @@ def test_evidence_is_the_full_record_and_a_full_run_is_its_own(monkeypatch):
                 made = root / "results" / "90_test"
                 for path in made.glob(f"{name}-full-*seeds.*"):
                     path.rename(made / f"{name}-full{path.suffix}")
-            monkeypatch.setenv("MINI_SCALE", "quick")
+            os.environ["MINI_SCALE"] = "quick"
             shown = printed(lambda: begin().evidence())
             assert f"{name.upper()}, {seeds} seeds" in shown
             assert begin().evidence()["wide"]["loss"].shape == (seeds,)
-            monkeypatch.setenv("MINI_SCALE", "full")
+            os.environ["MINI_SCALE"] = "full"
 
 
 def noted(seed: int, *, given: dict, of: str) -> dict:
@@ -1140,20 +1140,20 @@ def test_constants_and_classes_beside_a_function_count(tmp_path):
         assert begin()._fingerprint(module(1, 3)) != same
 
 
-def test_an_arm_that_the_record_has_must_be_run(monkeypatch):
+def test_an_arm_that_the_record_has_must_be_run():
     with course(MINI_SEEDS="20", MINI_RESULTS="results"):
         run = begin()
         run.experiment(train, ARMS)
         run.finish()
-        monkeypatch.setenv("MINI_SCALE", "check")
-        monkeypatch.delenv("MINI_SEEDS")
+        os.environ["MINI_SCALE"] = "check"
+        del os.environ["MINI_SEEDS"]
         run = begin()
         run.experiment(train, {"wide": ARMS["wide"]})
         with pytest.raises(AssertionError, match="twenty seeds have narrow"):
             run.finish()
 
 
-def test_a_claim_for_the_full_run_shows_its_recorded_verdict(monkeypatch):
+def test_a_claim_for_the_full_run_shows_its_recorded_verdict():
     """Announced at every scale, judged at full; elsewhere the record speaks, and says so."""
     claim = claim_of("F1", full=True)
     data = dataclasses.replace(notebook.data.load("digits", n_train=30, n_test=10))
@@ -1166,7 +1166,7 @@ def test_a_claim_for_the_full_run_shows_its_recorded_verdict(monkeypatch):
             run.finish()
         run.judge("F1", [0.2, 0.21, 0.22, 0.23])
         run.finish()
-        monkeypatch.setenv("MINI_SCALE", "quick")
+        os.environ["MINI_SCALE"] = "quick"
         run = begin()
         run.announce(claim, GREATER)
         run.judge("C1", [0.2, 0.21, 0.22])
@@ -1200,7 +1200,7 @@ def test_verdicts_here_stand_beside_those_of_the_record(monkeypatch):
         run.finish()
         alone = run.beside_the_record().data.splitlines()
         assert alone[0].endswith("| the copy, 4 seeds |")
-        monkeypatch.setenv("MINI_SCALE", "quick")
+        os.environ["MINI_SCALE"] = "quick"
         run = begin()
         run.announce(*both)
         run.judge("K1", [0.2, 0.21, 0.22])
