@@ -81,7 +81,7 @@ class Teacher:
 
     It keeps frozen copies in evaluation mode: batch norm uses what it has seen, nothing is dropped,
     and what happens to the networks later changes no answer. Of several, the softmax of the answer
-    is the mean of their softmaxes (Hinton, section 2: "an ensemble"). Where the images are
+    is the mean of their softmaxes (Hinton, section 1: an arithmetic mean). Where the images are
     normalised by other statistics than the networks know, give both: `given` and `wanted`.
     `precision` is what the networks compute in; the answer is float32, or more where they are.
     """
