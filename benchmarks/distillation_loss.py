@@ -1,8 +1,8 @@
 """The distillation loss, forward and backward: ours, timm's task, and torch's losses composed.
 
 1,024 rows of 1,000 classes at T = 2, with whole labels and weight 5. timm's task is given networks
-that answer at once, and images that need no other statistics: what is timed is its loss. It takes
-the logarithm of the teacher's probabilities, ours and the composed one the probabilities.
+that answer at once, and images that need no other statistics: what is timed is its loss. Like
+ours it takes the logarithm of the teacher's probabilities; the composed one the probabilities.
 """
 
 from collections.abc import Callable

@@ -84,6 +84,8 @@ class Teacher:
     is the mean of their softmaxes (Hinton, section 1: an arithmetic mean). Where the images are
     normalised by other statistics than the networks know, give both: `given` and `wanted`.
     `precision` is what the networks compute in; the answer is float32, or more where they are.
+    Raises ValueError without a network, or with one of `given` and `wanted` alone; when called,
+    RuntimeError if a network was put into training mode.
     """
 
     def __init__(
