@@ -214,6 +214,19 @@ def interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.where(error > 0, low, mean), np.where(error > 0, high, mean)
 
 
+def read_off(name: str, ours: np.ndarray, other: np.ndarray | float = 0.0) -> None:
+    """Print a contrast that no claim asked for: the mean over seeds of ours - other, its interval.
+
+    `ours` and `other` have one number a seed; without `other`, ours alone. Raises ValueError for
+    arrays of other shapes, which would be spread over each other.
+    """
+    ours, other = np.asarray(ours, dtype=np.float64), np.asarray(other, dtype=np.float64)
+    if ours.ndim != 1 or other.shape not in ((), ours.shape):
+        raise ValueError(f"{name!r}: {ours.shape} and {other.shape}, expected one number a seed.")
+    low, high = interval(ours - other)
+    print(f"{name:50} {(ours - other).mean():+.3f} [{low:+.3f}, {high:+.3f}]")
+
+
 def verdict_of(claim: Claim, low: float, high: float) -> str:
     """The verdict on a claim (not an exact one) whose measure has the interval `low` to `high`."""
     inside, outside = {

@@ -129,6 +129,21 @@ def test_an_exact_claim_is_judged_by_its_largest_error():
     assert claims.judge(claim, [0.0, -1e-5]).mean == 1e-5
 
 
+def test_a_contrast_that_is_read_off_is_paired(capsys):
+    claims.read_off("method - baseline", [0.5, 0.75, 1.0], [0.25, 0.5, 1.0])
+    claims.read_off("method", np.full(3, 0.25))
+    low, high = claims.interval(np.array([0.25, 0.25, 0.0]))
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.split("baseline")[1].split() == ["+0.167", f"[{low:+.3f},", f"{high:+.3f}]"]
+    assert second.endswith(" +0.250 [+0.250, +0.250]")
+
+
+@pytest.mark.parametrize(("ours", "other"), [([[0.5, 0.5]], 0), ([0.5, 0.5], [[0.5], [0.5]])])
+def test_only_one_number_a_seed_is_read_off(ours, other):
+    with pytest.raises(ValueError, match="expected one number a seed"):
+        claims.read_off("a contrast", ours, other)
+
+
 @pytest.mark.parametrize(
     ("values", "baseline", "complaint"),
     [
