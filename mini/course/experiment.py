@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mini.course.keys import digest
-from mini.files import ROOT, write_atomically
+from mini.files import write_atomically
 
 Row = dict  # of one arm and seed: measure -> number or array, or, passed on only, a dict of tensors
 SEPARATOR = "//"  # between a measure and an entry of it, in a file
@@ -83,7 +83,7 @@ def run_all(
     if not arms:
         raise ValueError("There is no arm to run: name at least one.")
     if kept and isinstance(function, functools.partial):  # what is bound to it is an option too
-        fingerprint += digest((function, code_of_mini()))
+        fingerprint += digest(function)
     calls = [
         joblib.delayed(_call)(
             function,
@@ -115,22 +115,11 @@ def run_all(
     return Results(done, seeds), saved
 
 
-def sources(function: Callable) -> dict[str, str]:
-    """By the function's name, what `mini.course.keys` makes of it: its source, and all the code
-    and the values around it that it uses. Raises ValueError where they cannot be told."""
-    return {getattr(function, "__qualname__", "experiment"): digest(function)}
-
-
-def code_of_mini(root: Path = ROOT) -> str:
-    """The text of all of `mini` but `mini.course`, which changes no number."""
-    paths = sorted((root / "mini").rglob("*.py"))
-    return "".join(path.read_text("utf-8") for path in paths if path.parent.name != "course")
-
-
 def options_text(options: dict) -> str:
     """An arm's options as a record keeps them: equal for equal options, and for no others.
 
-    As Python writes them where that says all, else as a digest, in the order of their names.
+    As Python writes them where that says all, else as a digest, in the order of their names. It
+    changes with the code of `mini` that is handed over in them, too.
     """
     ordered = dict(sorted(options.items()))
     return repr(options) if _is_written_out(options) else digest(ordered)

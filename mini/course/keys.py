@@ -3,8 +3,9 @@
     digest(train_one)           # changes with its source, what it calls, and what it reads
     digest({"width": 16})       # and with options, arrays to their last bit
 
-Values are told apart by their content, wherever they are; what is installed, and all of `mini`,
-goes by its name: `mini.course.notebook` reads the files of `mini` beside it.
+Values are told apart by their content, wherever they are; what is installed goes by its name, and
+so does what is of `mini`, of which the code counts once, module by module, with all that these
+import: see `mini.course.imports`.
 """
 
 import ast
@@ -13,6 +14,7 @@ import dis
 import functools
 import hashlib
 import inspect
+import itertools
 import site
 import sys
 import sysconfig
@@ -25,6 +27,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+
+from mini.course import imports
+from mini.files import ROOT
 
 PLAIN = (type(None), bool, int, float, complex, str, bytes, type(Ellipsis), type(NotImplemented))
 BY_NAME = (
@@ -53,19 +58,34 @@ def digest(value: object) -> str:
 
     Of a function: its source, its defaults, and, digested likewise, the decorators and whatever
     variables around it are used in it, in its lambdas, comprehensions and inner functions. Of a
-    class: its methods, attributes and bases. Raises ValueError for a function without a source,
-    and for a value that nothing can be told of, such as an open file.
+    class: its methods, attributes and bases. Of `mini`, but `mini.course`: what the modules do that
+    are met in all of this, as values or in an `import` inside a function, and all that these
+    import, but neither docstrings, comments and layout nor a module that is not used. Where code
+    imports what only running it would tell, or a class has something that nothing can be told of,
+    all of `mini` counts. Raises ValueError for a function without a source, and for a value that
+    nothing can be told of, such as an open file.
     """
-    return _Digests().of(value)
+    walk = _Digests()
+    found = walk.of(value)
+    if not (walk.met or walk.names):  # only values, and none of mini
+        return found
+    code = imports.counted(walk.met, walk.names, ROOT)
+    return _hashed("\0".join([found, *itertools.chain(*code.items())]))
 
 
 class _Digests:
-    """One walk through values and what they refer to; each is digested once."""
+    """One walk through values and what they refer to; each is digested once.
+
+    `met` are the modules of `mini` that it came upon, and `names` the attributes that are read in
+    the code of the others: of a package, such an attribute may be a submodule.
+    """
 
     def __init__(self):
         self.done: dict[int, str] = {}
         self.open: list[int] = []  # the values that the walk is in, the outermost first
         self.alive: list[object] = []  # whose id must not be given to another
+        self.met: set[str] = set()
+        self.names: set[str] = set()
 
     def of(self, value: object, name: str = "") -> str:
         if type(value) in PLAIN:
@@ -83,20 +103,38 @@ class _Digests:
             raise _unknown(value, name) from None
         finally:
             self.open.pop()
-        self.done[key] = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+        self.done[key] = _hashed(text)
         return self.done[key]
 
     def tried(self, value: object) -> str:
-        """For what may have nothing to do with the result: what cannot be told is left out."""
+        """For what may have nothing to do with the result: what cannot be told is left out, but
+        then all of `mini` counts, for it may use any. Of a function without source: its names."""
+        if isinstance(value, types.FunctionType) and _is_made(value):
+            code = value.__code__
+            self.names |= _attributes(code)
+            return f"{code.co_names} {code.co_varnames} {self.tried(code.co_consts)}"
         open_before = len(self.open)
         try:
             return self.of(value)
         except ValueError:
             del self.open[open_before:]
+            self.names.add(imports.UNTOLD)
             return "unknown"
+
+    def meet(self, module: object) -> None:
+        if isinstance(module, str) and imports.is_of_mini(module):  # a class in C may have no name
+            self.met.add(module)
+
+    def read(self, source: str) -> str:
+        """A source that counts as it stands; what it imports of `mini` is met."""
+        named, names = imports.mentioned(source)
+        self.met |= named
+        self.names |= names
+        return source
 
     def parts(self, value: object, name: str) -> Iterator[str]:
         kind = type(value)
+        self.meet(kind.__module__)
         yield _full_name(kind)
         if hasattr(kind, "counts_as"):  # of the course's own: only this part moves numbers
             yield self.of(value.counts_as())
@@ -160,13 +198,14 @@ class _Digests:
             yield hashlib.sha256(content.numpy().data).hexdigest()
 
     def module(self, module: types.ModuleType) -> Iterator[str]:
+        self.meet(module.__name__)
         yield module.__name__
         if not _is_ours(module.__name__):
             return
         path = Path(module.__file__) if getattr(module, "__file__", None) else None
         if path and path.is_file():
             paths = sorted(path.parent.rglob("*.py")) if path.name == "__init__.py" else [path]
-            yield from (other.read_text("utf-8") for other in paths)
+            yield from (self.read(other.read_text("utf-8")) for other in paths)
         for name, value in sorted(vars(module).items()):
             if not name.startswith("__"):
                 yield f"{name}: {self.tried(value)}"
@@ -174,6 +213,8 @@ class _Digests:
     def function(self, function: types.FunctionType, name: str) -> Iterator[str]:
         is_first = len(self.open) == 1
         module = function.__globals__.get("__name__", "")
+        self.meet(module)
+        self.meet(function.__module__)  # another, where a library's wrapper has taken its name
         is_read = is_first or _is_ours(module)
         yield function.__qualname__ if is_read else f"{module}.{function.__qualname__}"
         cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
@@ -185,8 +226,9 @@ class _Digests:
             # Of a library, such as the wrapper that a decorator of torch made of our function.
             yield from (f"{free}: {self.tried(value)}" for free, value in sorted(around.items()))
             return
-        source = _source(function)
+        source = self.read(_source(function))
         yield source
+        self.names |= _attributes(function.__code__)  # a lambda has no text of its own
         yield from map(self.of, (function.__defaults__, function.__kwdefaults__))
         names = {*_names(function.__code__), *_decorators(source)} - around.keys()
         used = {n: function.__globals__[n] for n in names if n in function.__globals__}
@@ -195,6 +237,7 @@ class _Digests:
                 yield f"{other}: {self.of(value, other)}"
 
     def class_(self, owner: type) -> Iterator[str]:
+        self.meet(owner.__module__)
         yield _full_name(owner)
         if not _is_ours(owner.__module__):
             return
@@ -202,17 +245,12 @@ class _Digests:
         if type(owner) is not type:
             yield self.of(type(owner))
         with suppress(OSError, TypeError):  # a class of a cell has none
-            source = textwrap.dedent(inspect.getsource(owner))
+            source = self.read(textwrap.dedent(inspect.getsource(owner)))
             yield source
             known = vars(sys.modules[owner.__module__])
             yield from (self.tried(known[n]) for n in sorted(_decorators(source) & known.keys()))
         for name, value in sorted(vars(owner).items()):
-            if name in OF_ALL_CLASSES:
-                continue
-            if isinstance(value, types.FunctionType) and not _has_source(value):  # made, not read
-                code = value.__code__
-                yield f"{name}: {code.co_names} {code.co_varnames} {self.tried(code.co_consts)}"
-            else:
+            if name not in OF_ALL_CLASSES:
                 yield f"{name}: {self.tried(value)}"
 
     def attributes(self, value: object) -> Iterator[str]:
@@ -248,14 +286,25 @@ class _Digests:
         yield from map(self.of, entries or ())
 
 
-def _names(code: types.CodeType) -> Iterator[str]:
-    """The global names that a function's code reads, and that of all that is defined in it."""
-    for instruction in dis.get_instructions(code):
-        if instruction.opname in LOADS:
-            yield instruction.argval
+def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
+    """A function's code, and that of all that is defined in it."""
+    yield code
     for inner in code.co_consts:
         if isinstance(inner, types.CodeType):
-            yield from _names(inner)
+            yield from _codes(inner)
+
+
+def _names(code: types.CodeType) -> Iterator[str]:
+    """The global names that a function's code reads."""
+    for part in _codes(code):
+        for instruction in dis.get_instructions(part):
+            if instruction.opname in LOADS:
+                yield instruction.argval
+
+
+def _attributes(code: types.CodeType) -> set[str]:
+    """The attributes that a function's code reads, among its other names."""
+    return {name for part in _codes(code) for name in part.co_names}
 
 
 def _decorators(source: str) -> set[str]:
@@ -278,12 +327,15 @@ def _source(function: types.FunctionType) -> str:
         ) from None
 
 
-def _has_source(function: types.FunctionType) -> bool:
+def _is_made(function: types.FunctionType) -> bool:
+    """Is it one of ours that no source holds, such as those that a dataclass gets?"""
+    if not _is_ours(function.__globals__.get("__name__", "")):
+        return False
     try:
         inspect.getsource(function.__code__)
     except (OSError, TypeError):
-        return False
-    return True
+        return True
+    return False
 
 
 @functools.cache
@@ -298,7 +350,7 @@ def _is_ours(module: object) -> bool:
     if not isinstance(module, str):  # of a class written in C
         return False
     top = module.partition(".")[0]
-    if top == "mini":
+    if imports.is_of_mini(module):
         return False
     if top == "__main__" or module not in sys.modules:
         return True
@@ -317,6 +369,10 @@ def _library_name(value: object) -> str:
                 return f"{module}.{name}"
         module = module.rpartition(".")[0]
     return ""
+
+
+def _hashed(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _full_name(owner: type) -> str:

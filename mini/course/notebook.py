@@ -29,14 +29,7 @@ from torch import nn
 
 from mini import data
 from mini.course import check, claims, records
-from mini.course.experiment import (
-    Results,
-    code_of_mini,
-    keep,
-    options_text,
-    run_all,
-    sources,
-)
+from mini.course.experiment import Results, keep, options_text, run_all
 from mini.course.keys import digest
 from mini.data import Dataset
 from mini.files import ROOT, require_writable, user_folder, write_atomically
@@ -271,12 +264,13 @@ class Run:
 
         On a CPU the calls run in separate processes with one thread each, which is faster than
         threads and gives the same numbers for any count of cores. At full scale each call's result
-        is kept in build/progress/ until the function, what it uses beside it, or a setting
-        changes, so that a killed run resumes; seeds of an earlier record made by the same code are
-        taken from there. At the scale `check` every scalar measure is compared with the twenty
-        seeds of the record: AssertionError names those that are beyond. Raises ValueError if there
-        is no source of the function to tell a change by, no record to compare with, or if an arm
-        was run under this name with other options (but at quick scale, where cells are run again).
+        is kept in build/progress/ until the function, what it uses beside it and of `mini`, or a
+        setting changes, so that a killed run resumes; seeds of an earlier record made by the same
+        code are taken from there. At the scale `check` every scalar measure is compared with the
+        twenty seeds of the record: AssertionError names those that are beyond. Raises ValueError if
+        there is no source of the function to tell a change by, no record to compare with, or if an
+        arm was run under this name with other options (but at quick scale, where cells are run
+        again).
         """
         name = name or getattr(function, "__name__", "experiment")
         options = self._options.setdefault(name, {})
@@ -405,17 +399,17 @@ class Run:
             self._sittings += [s for s in record["sittings"] if s not in self._sittings]
 
     def _fingerprint(self, function: Callable) -> str:
-        """Changes with the function and all that it uses, the settings, the data and all of `mini`
-        but `mini.course`, which changes no number."""
+        """Changes with the function and all that it uses, the settings, the data and `mini.data`,
+        which draws them; of `mini`, with what the modules do that are used, but `mini.course`,
+        which changes no number."""
         parts = [
-            *sources(function).values(),
-            *sources(seeded).values(),
+            digest(function),
+            digest(seeded),
             digest(sorted(vars(self.config).items())),
             self.precision,
             self.data.name,
-            digest(self.data),
+            digest(self.data),  # an object of mini.data, which is met so by every run
             data.pool_digest(self.source),
-            code_of_mini(ROOT),
         ]
         return "\0".join(parts)
 

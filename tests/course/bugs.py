@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tests.course import test_check as fresh
 from tests.course import test_claims as check
+from tests.course import test_imports as reached
 from tests.course import test_keys as keys
 from tests.course import test_notebook as run
 from tests.course import test_records as kept
@@ -21,6 +22,15 @@ def in_folder(test: Callable[[Path], None]) -> None:
 
 def helper_in(use: str) -> Callable[[], None]:
     return partial(in_folder, partial(keys.check_helper, text=keys.USES[use]))
+
+
+def use_of_mini(use: str) -> Callable[[], None]:
+    return partial(in_folder, partial(reached.check_use, use=use))
+
+
+def form_of_import(text: str) -> Callable[[], None]:
+    test = partial(reached.test_an_import_of_any_form_is_followed, text=text)
+    return partial(in_folder, partial(test, is_imported=reached.IMPORTS[text]))
 
 
 SAFE = check.test_a_verdict_is_safe_where_fresh_seeds_find_it_again
@@ -199,8 +209,8 @@ BUGS = [
     ),
     Bug(
         "mini.course.keys",
-        "        yield source\n        yield from map(self.of, (function.__def",
-        "        yield from map(self.of, (function.__def",
+        "        yield source\n        self.names",
+        "        self.names",
         "a kept result is found again after its function changed",
         helper_in("a call"),
     ),
@@ -561,5 +571,173 @@ BUGS = [
         "np.load(path, allow_pickle=True)",
         "a kept result may run whatever code stands in it",
         run.test_a_kept_result_runs_no_code,
+    ),
+    Bug(
+        "mini.course.imports",
+        "            del node.body[0]\n",
+        "            pass\n",
+        "a docstring that is changed throws away hours",
+        partial(in_folder, reached.test_of_a_module_counts_what_it_does),
+    ),
+    Bug(
+        "mini.course.imports",
+        "            del node.body[0]\n",
+        "            del node.body[:]\n",
+        "with its docstring a function loses its body",
+        partial(in_folder, reached.test_of_a_module_counts_what_it_does),
+    ),
+    Bug(
+        "mini.course.imports",
+        "return ast.dump(tree)",
+        "return text",
+        "a comment that is changed throws away hours",
+        partial(in_folder, reached.test_of_a_module_counts_what_it_does),
+    ),
+    Bug(
+        "mini.course.imports",
+        "to_read |= _reached(*mentioned(text, package), files) - found.keys()",
+        "pass",
+        "what a module imports may change unnoticed",
+        use_of_mini("a function"),
+    ),
+    Bug(
+        "mini.course.imports",
+        "while more := {",
+        "if more := {",
+        "a submodule of a submodule is missed where attributes lead to it",
+        use_of_mini("an attribute of mini"),
+    ),
+    Bug(
+        "mini.course.imports",
+        "if above in named and last in names}",
+        "if False}",
+        "a submodule that is read as an attribute may change unnoticed",
+        use_of_mini("an attribute of a module"),
+    ),
+    Bug(
+        "mini.course.imports",
+        "for name in named for above in _and_above(name)} & files.keys()",
+        "for above in named} & files.keys()",
+        "the package around a module may change unnoticed",
+        use_of_mini("a class"),
+    ),
+    Bug(
+        "mini.course.imports",
+        '{f"{base}.{alias.name}" for alias in node.names}',
+        "{base}",
+        "a submodule that is imported from its package may change unnoticed",
+        use_of_mini("an import in a function"),
+    ),
+    Bug(
+        "mini.course.imports",
+        "[: 1 - node.level or None]",
+        "",
+        "two dots climb no further than one",
+        use_of_mini("a function"),
+    ),
+    Bug(
+        "mini.course.imports",
+        'name if files[name].name == "__init__.py" else name.rpartition(".")[0]',
+        "name",
+        "a relative import begins inside of the module",
+        form_of_import("from .sam import RATE"),
+    ),
+    Bug(
+        "mini.course.imports",
+        "    if names & ANYTHING:",
+        "    if False:",
+        "what is imported by a computed name may change unnoticed",
+        use_of_mini("an import by a name that is computed"),
+    ),
+    Bug(
+        "mini.course.imports",
+        '        if parts[1] != "course":\n',
+        "        if True:\n",
+        "what draws the figures throws away hours",
+        use_of_mini("the machinery of the course"),
+    ),
+    Bug(
+        "mini.course.imports",
+        '(source, f"if True:\\n{source}")',
+        "(source,)",
+        "an import in an inner function with a text at the margin is missed",
+        use_of_mini("an import beside a text at the margin"),
+    ),
+    Bug(
+        "mini.course.keys",
+        "        self.met |= named\n",
+        "",
+        "an import inside of a function is missed",
+        use_of_mini("an import in a function"),
+    ),
+    Bug(
+        "mini.course.keys",
+        "        self.names |= _attributes(function.__code__)",
+        "        pass",
+        "a submodule that a lambda alone reads may change unnoticed",
+        use_of_mini("a lambda in a dict"),
+    ),
+    Bug(
+        "mini.course.keys",
+        "        self.meet(kind.__module__)\n",
+        "",
+        "an array of a class of mini is taken for a plain one",
+        use_of_mini("an array of a kind of its own"),
+    ),
+    Bug(
+        "mini.course.keys",
+        "            self.names.add(imports.UNTOLD)\n",
+        "",
+        "beside a lock in a class, its use of mini is passed over",
+        use_of_mini("a class that nothing can be told of"),
+    ),
+    Bug(
+        "mini.course.keys",
+        "isinstance(value, types.FunctionType) and _is_made(value)",
+        "False",
+        "with one dataclass in a notebook, all of mini counts",
+        use_of_mini("a dataclass of ours"),
+    ),
+    Bug(
+        "mini.course.keys",
+        "        self.meet(owner.__module__)\n",
+        "",
+        "a class that is handed over may change unnoticed",
+        use_of_mini("a class"),
+    ),
+    Bug(
+        "mini.course.keys",
+        "        self.meet(function.__module__)",
+        "        pass",
+        "what a library has wrapped may change unnoticed",
+        use_of_mini("a wrapper of a library"),
+    ),
+    Bug(
+        "mini.course.keys",
+        "        self.meet(module)\n",
+        "",
+        "what a wrapper of mini does may change unnoticed",
+        use_of_mini("a wrapper of mini"),
+    ),
+    Bug(
+        "mini.course.keys",
+        "        self.meet(module.__name__)\n",
+        "",
+        "what is called through its module may change unnoticed",
+        use_of_mini("a module"),
+    ),
+    Bug(
+        "mini.course.keys",
+        "if not (walk.met or walk.names):",
+        "if True:",
+        "all of mini may change unnoticed",
+        partial(in_folder, reached.test_what_is_handed_over_as_an_option_counts),
+    ),
+    Bug(
+        "mini.course.notebook",
+        "digest(self.data),",
+        "digest(self.data.train.images),",
+        "the code that draws the images may change unnoticed",
+        run.test_what_a_result_depends_on_makes_a_new_call,
     ),
 ]

@@ -27,7 +27,7 @@ import torch
 from PIL import Image
 
 from mini import files, training
-from mini.course import notebook, records
+from mini.course import keys, notebook, records
 from mini.course.claims import Claim
 from tests.data.sample_data import complains, make_folder, scratch
 
@@ -52,6 +52,7 @@ def course(**settings: str) -> Iterator[Path]:
             patch.setenv(name, value)
         root = Path(folder).resolve()
         patch.setattr(notebook, "ROOT", root)
+        patch.setattr(keys, "ROOT", root)
         patch.setattr(files, "_given_in", lambda: root)  # where the command was given
         yield root
 
@@ -538,11 +539,16 @@ def test_what_a_result_depends_on_makes_a_new_call():
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(notebook, "_drawn", lambda *_, changed=changed: changed)
                 assert is_new(lambda run: None)
-        (root / "mini").mkdir()
-        (root / "mini" / "model.py").write_text("width = 1")
+        drawing = root / "mini" / "data" / "__init__.py"
+        drawing.parent.mkdir(parents=True)
+        drawing.write_text("from mini import files")
         assert is_new(lambda run: None)
-        (root / "mini" / "model.py").write_text("width = 2")
+        drawing.write_text("from mini import files  # where they are")
+        assert not is_new(lambda run: None)
+        (root / "mini" / "files.py").write_text("width = 1")
         assert is_new(lambda run: None)
+        (root / "mini" / "model.py").write_text("width = 1")  # which nobody uses
+        assert not is_new(lambda run: None)
 
 
 def measured(seed: int) -> dict:
@@ -705,9 +711,9 @@ CELL = """
 import os, sys, time
 from pathlib import Path
 from mini import files, training
-from mini.course import notebook, records
+from mini.course import keys, notebook, records
 
-notebook.ROOT = Path({root!r})
+notebook.ROOT = keys.ROOT = Path({root!r})
 run = notebook.start("90_test", paper="A paper", quick={quick!r}, full={full!r})
 run.workers = 1
 
@@ -955,8 +961,8 @@ def test_another_code_takes_nothing_over():
         run.finish()
         shutil.rmtree(root / "build")
         patch.delenv("MINI_SEEDS")
-        (root / "mini").mkdir()
-        (root / "mini" / "model.py").write_text("width = 1")
+        (root / "mini" / "data").mkdir(parents=True)
+        (root / "mini" / "data" / "batches.py").write_text("width = 1")
         assert len(counted.made(begin(), ARMS)) == 8
 
 
