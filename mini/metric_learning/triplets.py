@@ -3,11 +3,11 @@
 Hoffer, Ailon, "Deep metric learning using Triplet network", SIMBAD 2015, arXiv:1412.6622. Read
 downwards: the distance, the paper's loss, which has no margin, the hinge that has one, the loss of
 pairs that both are compared with, which triplets of a batch are looked at, and batches that hold
-some. d+ is the distance of anchor and
-positive, two images of a class; d- that of anchor and negative, which is of another. Embeddings
-are taken as they are: a network that scales them to length 1 bounds distances by 2. Differences
-from the authors' code: its networks answer in the order (negative, positive), and its loss is half
-the paper's, the mean of two equal squares and not their sum.
+some. d+ is the distance of anchor and positive, two images of a class; d- that of anchor and
+negative, which is of another. Embeddings are taken as they are: a network that scales them to
+length 1 bounds distances by 2. Differences from the authors' code: its networks answer in the order
+(negative, positive), its loss is half the paper's, the mean of two equal squares and not their sum,
+and its random triplets are of all images, not of a batch.
 """
 
 import math
@@ -139,7 +139,7 @@ def mine(embeddings: Tensor, labels: Tensor, kind: str) -> Triplets:
 
 @torch.no_grad()
 def random_triplets(labels: Tensor, n: int, *, generator: torch.Generator) -> Triplets:
-    """`n` triplets of a batch with whole `labels` `[N]`, drawn with replacement, as in the paper.
+    """`n` triplets of a batch with whole `labels` `[N]`, drawn with replacement.
 
     The anchor is any image that has another of its class and one of another, its positive any other
     image of its class, its negative any of the other classes, each with the same chance. Raises
