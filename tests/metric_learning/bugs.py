@@ -2,6 +2,7 @@
 
 from functools import partial
 
+from tests.metric_learning import bugs_losses, bugs_protocol
 from tests.metric_learning import test_measures as measure
 from tests.metric_learning import test_triplets as check
 from tests.planted import Bug
@@ -16,6 +17,8 @@ _line = check.test_what_is_mined_on_a_line
 _deck = check.test_a_deck_is_dealt_out_before_it_is_shuffled_again
 
 BUGS = [
+    *bugs_losses.BUGS,
+    *bugs_protocol.BUGS,
     # The losses
     Bug(
         TRIPLETS,
